@@ -1,0 +1,229 @@
+"""Cost of using an object through a resolved proxy, against the object itself.
+
+    python benchmarks/proxy.py [--rounds N] [--json FILE]
+
+Every operation is timed on the raw object, on our proxy of it, and on ProxyStore's if that is
+installed. The three take turns within a round, so that a busy machine slows all of them; what is
+printed is the fastest of the rounds, the loop itself subtracted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import platform
+import sys
+import timeit
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxystore_hpc.factory import SimpleFactory
+from proxystore_hpc.proxy import Proxy
+
+try:
+    from proxystore.proxy import Proxy as ReferenceProxy
+except ImportError:
+    ReferenceProxy = None
+
+LOOPS = 2_000
+
+
+class Particle:
+    """A small Python object with an attribute, a method and a call."""
+
+    def __init__(self) -> None:
+        self.mass = 1.5
+
+    def energy(self) -> float:
+        return self.mass
+
+    def __call__(self) -> None:
+        return None
+
+
+def empty_function() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A statement about `o`, and the ratio to the raw object that it must stay within."""
+
+    name: str
+    statement: str
+    target: Any
+    limit: float | None = None
+
+
+@dataclass
+class Result:
+    """Nanoseconds an operation."""
+
+    name: str
+    raw: float
+    proxy: float
+    proxystore: float | None
+    limit: float | None
+
+    @property
+    def ratio(self) -> float:
+        return self.proxy / self.raw
+
+
+OPERATIONS = (
+    Operation("attribute", "o.mass", Particle(), 3.0),
+    Operation("method call", "o.energy()", Particle()),
+    Operation("list item", "o[1]", [1, 2, 3], 2.0),
+    Operation("dict item", "o['a']", {"a": 1}, 2.0),
+    Operation("array item", "o[1]", np.arange(3.0), 2.0),
+    Operation("len", "len(o)", [1, 2, 3], 2.0),
+    Operation("call object", "o()", Particle(), 1.5),
+    Operation("call type", "o()", list, 1.5),
+    Operation("call function", "o()", empty_function),
+    Operation("float + int", "o + 1", 1.5),
+    Operation("int == int", "o == 1", 1),
+    Operation("array + float", "o + 1.0", np.arange(3.0)),
+    Operation("isinstance", "isinstance(o, list)", [1, 2, 3]),
+    Operation("bool", "bool(o)", [1, 2, 3]),
+    Operation("hash", "hash(o)", "text"),
+    Operation("str", "str(o)", 12),
+    Operation("iterate 3", "for _ in o: pass", [1, 2, 3]),
+    Operation("np.asarray", "asarray(o)", np.arange(128.0)),
+    Operation("np.sum", "sum_(o)", np.arange(128.0)),
+)
+
+
+def resolved(proxy_type: Callable[..., Any], target: Any) -> Any:
+    proxy = proxy_type(SimpleFactory(target))
+    _ = proxy.__proxy_wrapped__
+    return proxy
+
+
+def fastest(timers: list[timeit.Timer | None], rounds: int) -> list[float | None]:
+    """Nanoseconds of one execution of each, by the fastest round; they take turns."""
+    best = [float("inf")] * len(timers)
+    for _ in range(rounds):
+        for i, timer in enumerate(timers):
+            if timer is not None:
+                best[i] = min(best[i], timer.timeit(LOOPS) / LOOPS * 1e9)
+    return [None if t is None else b for t, b in zip(timers, best, strict=True)]
+
+
+def timer(statement: str, **names: Any) -> timeit.Timer:
+    names |= {"asarray": np.asarray, "sum_": np.sum}
+    return timeit.Timer(statement, globals=names)
+
+
+def measure(operation: Operation, rounds: int) -> Result:
+    """One row; the empty loop is timed with it and subtracted."""
+    reference = ReferenceProxy and resolved(ReferenceProxy, operation.target)
+    empty, raw, proxy, other = fastest(
+        [
+            timer("pass"),
+            timer(operation.statement, o=operation.target),
+            timer(operation.statement, o=resolved(Proxy, operation.target)),
+            timer(operation.statement, o=reference) if ReferenceProxy else None,
+        ],
+        rounds,
+    )
+    assert empty is not None
+    assert raw is not None
+    assert proxy is not None
+    return Result(
+        operation.name,
+        raw - empty,
+        proxy - empty,
+        None if other is None else other - empty,
+        operation.limit,
+    )
+
+
+def life_cycle(rounds: int) -> dict[str, dict[str, float | None]]:
+    """Creating, resolving, pickling and unpickling, in nanoseconds, ours and ProxyStore's."""
+    statements = {
+        "create": "P(f)",
+        "create with defaults": "P(f, cache_defaults=True, target=target)",
+        "create and resolve": "len(P(f))",
+        "pickle": "dumps(proxy, 5)",
+        "unpickle": "loads(data)",
+        "extract": "proxy.__proxy_wrapped__",
+    }
+    target = [1, 2, 3]
+    factory = SimpleFactory(target)
+
+    def names(proxy_type: Any) -> dict[str, Any]:
+        proxy = proxy_type(factory)
+        return {
+            "P": proxy_type,
+            "f": factory,
+            "target": target,
+            "proxy": proxy,
+            "data": pickle.dumps(proxy, 5),
+            "dumps": pickle.dumps,
+            "loads": pickle.loads,
+        }
+
+    rows = {}
+    for name, statement in statements.items():
+        ours, other = fastest(
+            [
+                timer(statement, **names(Proxy)),
+                timer(statement, **names(ReferenceProxy)) if ReferenceProxy else None,
+            ],
+            rounds,
+        )
+        rows[name] = {"proxy": ours, "proxystore": other}
+    return rows
+
+
+def cell(value: float | None, width: int = 9) -> str:
+    return f"{'-' if value is None else f'{value:.1f}':>{width}}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=300, help="repetitions, the fastest counts")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    options = parser.parse_args()
+
+    print(f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}; ns per operation")
+    print(f"{'':16}{'raw':>9}{'proxy':>9}{'ratio':>8}{'limit':>8}{'ProxyStore':>12}{'ratio':>8}")
+    results = []
+    for operation in OPERATIONS:
+        result = measure(operation, options.rounds)
+        results.append(result)
+        limit = "" if result.limit is None else f"{result.limit:.1f}x"
+        other = None if result.proxystore is None else result.proxystore / result.raw
+        print(
+            f"{result.name:16}{cell(result.raw)}{cell(result.proxy)}{result.ratio:7.2f}x{limit:>8}"
+            f"{cell(result.proxystore, 12)}{'' if other is None else f'{other:7.1f}x'}"
+        )
+    cycle = life_cycle(options.rounds)
+    print(f"\n{'':22}{'proxy':>9}{'ProxyStore':>12}")
+    for name, row in cycle.items():
+        print(f"{name:22}{cell(row['proxy'])}{cell(row['proxystore'], 12)}")
+    print(f"{'heap of one proxy':22}{sys.getsizeof(Proxy(empty_function)):9} B")
+
+    if options.json:
+        document = {
+            "python": platform.python_version(),
+            "load": os.getloadavg()[0],
+            "rounds": options.rounds,
+            "operations": [asdict(result) | {"ratio": result.ratio} for result in results],
+            "life_cycle": cycle,
+        }
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    missed = [r.name for r in results if r.limit is not None and r.ratio > r.limit]
+    if missed:
+        print(f"over their limit: {', '.join(missed)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

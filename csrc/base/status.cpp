@@ -1,0 +1,36 @@
+#include "base/status.h"
+
+#include <cerrno>
+#include <cstring>
+
+namespace pshpc {
+
+const char* code_name(Code code) {
+  switch (code) {
+    case Code::ok: return "ok";
+    case Code::invalid: return "invalid";
+    case Code::not_found: return "not_found";
+    case Code::evicted: return "evicted";
+    case Code::owner_gone: return "owner_gone";
+    case Code::peer_lost: return "peer_lost";
+    case Code::timed_out: return "timed_out";
+    case Code::full: return "full";
+    case Code::closed: return "closed";
+    case Code::denied: return "denied";
+    case Code::protocol: return "protocol";
+    case Code::unavailable: return "unavailable";
+    case Code::changed: return "changed";
+    case Code::pinned: return "pinned";
+    case Code::forked: return "forked";
+    case Code::system: return "system";
+  }
+  return "unknown";
+}
+
+Status system_error(const std::string& attempted, int error_number) {
+  return {Code::system, attempted + ": " + std::strerror(error_number)};
+}
+
+Status system_error(const std::string& attempted) { return system_error(attempted, errno); }
+
+}  // namespace pshpc

@@ -1,0 +1,394 @@
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include "bindings/core.h"
+#include "bindings/core_lease.h"
+#include "fabric/door.h"
+#include "objects/instance.h"
+
+namespace pshpc::bindings {
+namespace {
+
+using objects::Instance;
+using objects::InstanceOptions;
+using objects::Key;
+using objects::Part;
+using objects::Policy;
+
+// Copies below this are not worth giving the GIL away.
+constexpr std::size_t kReleaseFrom = 32 * 1024;
+
+// The parts of an object to be stored, held until they are copied.
+class PartsView {
+ public:
+  PartsView(const py::list& segments, std::uint64_t length) {
+    views_.reserve(segments.size());
+    parts_.reserve(segments.size());
+    for (const py::handle& item : segments) {
+      const auto segment = py::cast<py::tuple>(item);
+      const auto offset = py::cast<std::uint64_t>(segment[0]);
+      views_.emplace_back(segment[1], BufferView::Access::read);
+      const ConstSpan bytes = views_.back().span();
+      if (offset > length || bytes.size > length - offset)
+        raise({Code::invalid, "a segment lies outside of the object"});
+      parts_.push_back({offset, bytes});
+      size_ += bytes.size;
+    }
+  }
+  const std::vector<Part>& parts() const { return parts_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::vector<BufferView> views_;
+  std::vector<Part> parts_;
+  std::size_t size_ = 0;
+};
+
+// An instance that Python holds. In a forked child it is neither used nor taken apart.
+class PyInstance {
+ public:
+  PyInstance(InstanceOptions options, const py::list& capsules) {
+    std::vector<fabric::DoorHandle> doors;
+    for (const py::handle& item : capsules) {
+      auto* door =
+          static_cast<fabric::DoorHandle*>(PyCapsule_GetPointer(item.ptr(), fabric::kDoorCapsule));
+      if (door == nullptr) throw py::error_already_set();
+      doors.push_back(*door);
+    }
+    py::gil_scoped_release release;
+    auto made = Instance::create(std::move(options), std::move(doors));
+    py::gil_scoped_acquire acquire;
+    instance_ = check(std::move(made));
+  }
+  ~PyInstance() {
+    if (instance_->usable().code() == Code::forked)
+      static_cast<void>(instance_.release());  // threads, sockets and pins are the parent's
+    else
+      close();
+  }
+
+  Instance& use() {
+    check(instance_->usable());
+    return *instance_;
+  }
+  void close() {
+    py::gil_scoped_release release;
+    instance_->close();
+  }
+  std::shared_ptr<objects::Owner> owner() const { return instance_->owner(); }
+
+  [[noreturn]] void refuse(const Status& status) {
+    if (status.code() != Code::full) raise(status);
+    const auto report = owner()->arena().last_full();
+    py::dict details;
+    details["requested"] = report.requested;
+    details["capacity"] = report.capacity;
+    details["used"] = report.used;
+    details["largest_free"] = report.largest_free;
+    raise(status, details);
+  }
+
+  py::bytes put(std::uint64_t length, const py::list& segments, std::int64_t ttl_ns,
+                std::uint32_t flags, std::uint64_t into) {
+    Instance& instance = use();
+    const PartsView view(segments, length);
+    const Policy policy{ttl_ns, flags};
+    std::optional<py::gil_scoped_release> release;
+    if (view.size() >= kReleaseFrom) release.emplace();
+    auto key = instance.owner()->put(length, view.parts(), policy, into);
+    release.reset();
+    if (!key.ok()) refuse(key.status());
+    return to_bytes(key->encode());
+  }
+
+  py::bytes put_to(const py::bytes& address, std::uint64_t length, const py::list& segments,
+                   std::int64_t ttl_ns, std::uint32_t flags, double timeout) {
+    Instance& instance = use();
+    const std::string raw = address;
+    const auto owner = check(objects::OwnerAddress::parse(ConstSpan(raw)));
+    const PartsView view(segments, length);
+    Expected<Key> key = [&] {
+      py::gil_scoped_release release;
+      return instance.reader().put_to(owner, length, view.parts(), {ttl_ns, flags},
+                                      to_deadline(timeout));
+    }();
+    if (!key.ok()) refuse(key.status());
+    return to_bytes(key->encode());
+  }
+
+  std::unique_ptr<PyBlock> allocate(std::uint64_t length) {
+    Instance& instance = use();
+    auto owner = instance.owner();
+    Expected<objects::Reservation> reservation = [&] {
+      py::gil_scoped_release release;
+      auto reserved = owner->reserve(length);
+      if (reserved.ok()) {
+        const Status touched = owner->arena().touch(reserved->block);
+        if (!touched.ok()) {
+          owner->abort(reserved->object_id);
+          return Expected<objects::Reservation>(touched);
+        }
+      }
+      return reserved;
+    }();
+    if (!reservation.ok()) refuse(reservation.status());
+    return std::make_unique<PyBlock>(std::move(owner), reservation.value());
+  }
+
+  PyLease get(const py::bytes& packed, bool writable, double timeout) {
+    Instance& instance = use();
+    const Key key = to_key(packed);
+    py::gil_scoped_release release;
+    auto lease = instance.reader().get(key, {writable}, to_deadline(timeout));
+    py::gil_scoped_acquire acquire;
+    return PyLease(check(std::move(lease)));
+  }
+
+  py::list get_batch(const py::list& packed, bool writable, double timeout) {
+    Instance& instance = use();
+    const auto keys = to_keys(packed);
+    std::vector<Expected<objects::Lease>> leases = [&] {
+      py::gil_scoped_release release;
+      return instance.reader().get_batch(keys, {writable}, to_deadline(timeout));
+    }();
+    py::list results;
+    for (auto& lease : leases) {
+      if (lease.ok())
+        results.append(PyLease(std::move(lease).value()));
+      else
+        results.append(to_exception(lease.status()));
+    }
+    return results;
+  }
+
+  PyLease get_range(const py::bytes& packed, std::uint64_t offset, std::uint64_t length,
+                    double timeout) {
+    Instance& instance = use();
+    const Key key = to_key(packed);
+    py::gil_scoped_release release;
+    auto lease = instance.reader().get_range(key, offset, length, to_deadline(timeout));
+    py::gil_scoped_acquire acquire;
+    return PyLease(check(std::move(lease)));
+  }
+
+  std::string read_into(const py::bytes& packed, std::uint64_t offset, const py::object& target,
+                        double timeout) {
+    Instance& instance = use();
+    const Key key = to_key(packed);
+    const BufferView view(target, BufferView::Access::write);
+    Expected<const char*> door = [&] {
+      py::gil_scoped_release release;
+      return instance.reader().read_into(key, offset, view.writable(), to_deadline(timeout));
+    }();
+    return check(std::move(door));
+  }
+
+  py::list ask(bool evict, const py::list& packed, bool force, double timeout) {
+    Instance& instance = use();
+    const auto keys = to_keys(packed);
+    const std::vector<Status> outcome = [&] {
+      py::gil_scoped_release release;
+      return evict ? instance.reader().evict(keys, force, to_deadline(timeout))
+                   : instance.reader().exists(keys, to_deadline(timeout));
+    }();
+    py::list results;
+    for (const Status& status : outcome)
+      results.append(status.ok() ? py::object(py::none()) : to_exception(status));
+    return results;
+  }
+
+  py::bytes wait_for(const py::bytes& packed, double timeout) {
+    Instance& instance = use();
+    const Key key = to_key(packed);
+    Expected<Key> found = [&] {
+      py::gil_scoped_release release;
+      return instance.reader().wait_for(key, to_deadline(timeout));
+    }();
+    return to_bytes(check(std::move(found)).encode());
+  }
+
+  std::pair<std::string, std::string> store_of(const py::bytes& packed, double timeout) {
+    Instance& instance = use();
+    const Key key = to_key(packed);
+    auto link = [&] {
+      py::gil_scoped_release release;
+      return instance.reader().link(key.owner, &key, to_deadline(timeout));
+    }();
+    const auto& welcome = check(std::move(link))->welcome();
+    return {welcome.store, welcome.config};
+  }
+
+  py::dict stats() const {
+    const auto stats = owner()->stats();
+    const auto pool = instance_->pool().stats();
+    py::dict facts;
+    facts["capacity"] = stats.arena.capacity;
+    facts["mapped"] = stats.arena.mapped;
+    facts["used"] = stats.arena.used;
+    facts["warm"] = stats.arena.warm;
+    facts["largest_free"] = stats.arena.largest_free;
+    facts["segments"] = stats.arena.segments;
+    facts["objects"] = stats.objects;
+    facts["retired_blocks"] = stats.retired_blocks;
+    facts["retired_bytes"] = stats.retired_bytes;
+    facts["readers"] = stats.readers;
+    facts["received"] = pool.taken;
+    facts["pool_overflowed"] = pool.overflowed;
+    return facts;
+  }
+
+  py::dict doors() const {
+    py::dict all;
+    for (const auto& door : instance_->exposure().doors()) {
+      py::dict facts;
+      for (const auto& [name, value] : door->facts()) facts[py::str(name)] = value;
+      all[py::str(door->name())] = facts;
+    }
+    return all;
+  }
+
+  py::dict channels(const py::bytes& packed, double timeout) {
+    Instance& instance = use();
+    const Key key = to_key(packed);
+    auto opened = [&] {
+      py::gil_scoped_release release;
+      return instance.reader().link(key.owner, &key, to_deadline(timeout));
+    }();
+    const auto link = check(std::move(opened));
+    py::dict all;
+    for (const auto& door : instance.exposure().doors())
+      if (const auto channel = link->channel(door->name())) {
+        py::dict facts;
+        facts["lanes"] = channel->describe();
+        facts["one_sided"] = channel->one_sided();
+        all[py::str(door->name())] = facts;
+      }
+    return all;
+  }
+
+ private:
+  std::unique_ptr<Instance> instance_;
+};
+
+// Keeps the user's buffer, and the instance that exposes it.
+class PyLiveMemory {
+ public:
+  PyLiveMemory(py::object instance, const py::object& prefix, std::uint64_t live_offset,
+               const py::object& buffer)
+      : instance_(std::move(instance)), buffer_(buffer, BufferView::Access::read) {
+    const BufferView described(prefix, BufferView::Access::read);
+    live_ = check(py::cast<PyInstance&>(instance_).use().expose_live(
+        described.span(), live_offset, buffer_.writable()));
+  }
+  ~PyLiveMemory() { close(); }
+
+  py::bytes key() const { return to_bytes(live_->key().encode()); }
+  void begin_writing() { check(live_->begin_writing()); }
+  void end_writing() { check(live_->end_writing()); }
+  void close() {
+    py::gil_scoped_release release;
+    live_->close();
+  }
+
+ private:
+  py::object instance_;
+  BufferView buffer_;
+  std::unique_ptr<objects::LiveMemory> live_;
+};
+
+std::unique_ptr<PyInstance> open_instance(
+    const std::string& store, std::uint64_t capacity, std::uint64_t pool_capacity, double grace,
+    const std::vector<std::string>& doors, const std::optional<py::bytes>& secret,
+    const std::string& host, std::uint16_t port, bool polling, double spin,
+    const py::list& capsules) {
+  InstanceOptions options;
+  options.store = store;
+  options.owner.arena.name = "pshpc-" + store;
+  options.owner.arena.capacity = capacity;
+  options.owner.grace = static_cast<Nanoseconds>(grace * 1e9);
+  options.pool.name = "pshpc-pool-" + store;
+  options.pool.capacity = pool_capacity;
+  options.doors = doors;
+  if (secret) options.secret = to_tag(*secret, "a secret");
+  options.host = host;
+  options.port = port;
+  options.progress.mode =
+      polling ? fabric::ProgressMode::polling : fabric::ProgressMode::adaptive;
+  options.progress.spin = static_cast<Nanoseconds>(spin * 1e9);
+  return std::make_unique<PyInstance>(std::move(options), capsules);
+}
+
+}  // namespace
+
+void bind_instance(py::module_& module) {
+  py::class_<PyInstance>(module, "Instance",
+                         "One participant: its objects, its doors and its progress thread.")
+      .def(py::init(&open_instance), py::arg("store"), py::kw_only(), py::arg("capacity") = 0,
+           py::arg("pool_capacity") = 0, py::arg("grace") = 0.1,
+           py::arg("doors") = std::vector<std::string>{}, py::arg("secret") = py::none(),
+           py::arg("host") = "", py::arg("port") = 0, py::arg("polling") = false,
+           py::arg("spin") = 50e-6, py::arg("capsules") = py::list())
+      .def_property_readonly(
+          "address", [](PyInstance& self) { return to_bytes(self.owner()->self().encode()); })
+      .def_property_readonly(
+          "owner_id", [](PyInstance& self) { return self.owner()->self().short_name(); })
+      .def("set_config",
+           [](PyInstance& self, std::string config) {
+             self.use().host().set_config(std::move(config));
+           })
+      .def("put", &PyInstance::put, py::arg("length"), py::arg("segments"), py::arg("ttl_ns") = 0,
+           py::arg("flags") = 0, py::arg("into") = 0)
+      .def("put_to", &PyInstance::put_to, py::arg("address"), py::arg("length"),
+           py::arg("segments"), py::arg("ttl_ns") = 0, py::arg("flags") = 0,
+           py::arg("timeout") = 30.0)
+      .def("allocate", &PyInstance::allocate, py::arg("length"))
+      .def("warm",
+           [](PyInstance& self, std::uint64_t bytes) {
+             auto& arena = self.use().owner()->arena();
+             const Status status = [&] {
+               py::gil_scoped_release release;
+               return arena.warm(bytes);
+             }();
+             if (!status.ok()) self.refuse(status);
+           })
+      .def("new_key",
+           [](PyInstance& self) { return to_bytes(self.use().owner()->new_key().encode()); })
+      .def("get", &PyInstance::get, py::arg("key"), py::arg("writable") = false,
+           py::arg("timeout") = 30.0)
+      .def("get_batch", &PyInstance::get_batch, py::arg("keys"), py::arg("writable") = false,
+           py::arg("timeout") = 30.0)
+      .def("get_range", &PyInstance::get_range, py::arg("key"), py::arg("offset"),
+           py::arg("length"), py::arg("timeout") = 30.0)
+      .def("read_into", &PyInstance::read_into, py::arg("key"), py::arg("offset"),
+           py::arg("target"), py::arg("timeout") = 30.0)
+      .def(
+          "exists",
+          [](PyInstance& self, const py::list& keys, double timeout) {
+            return self.ask(false, keys, false, timeout);
+          },
+          py::arg("keys"), py::arg("timeout") = 30.0)
+      .def(
+          "evict",
+          [](PyInstance& self, const py::list& keys, bool force, double timeout) {
+            return self.ask(true, keys, force, timeout);
+          },
+          py::arg("keys"), py::arg("force") = false, py::arg("timeout") = 30.0)
+      .def("wait_for", &PyInstance::wait_for, py::arg("key"), py::arg("timeout") = 30.0)
+      .def("store_of", &PyInstance::store_of, py::arg("key"), py::arg("timeout") = 30.0)
+      .def("channels", &PyInstance::channels, py::arg("key"), py::arg("timeout") = 30.0)
+      .def("doors", &PyInstance::doors)
+      .def("stats", &PyInstance::stats)
+      .def("close", &PyInstance::close);
+
+  py::class_<PyLiveMemory>(module, "LiveMemory",
+                           "Memory of the user's that is readable in place until it is closed.")
+      .def(py::init<py::object, const py::object&, std::uint64_t, const py::object&>(),
+           py::arg("instance"), py::arg("prefix"), py::arg("live_offset"), py::arg("buffer"))
+      .def_property_readonly("key", &PyLiveMemory::key)
+      .def("begin_writing", &PyLiveMemory::begin_writing)
+      .def("end_writing", &PyLiveMemory::end_writing)
+      .def("close", &PyLiveMemory::close);
+}
+
+}  // namespace pshpc::bindings

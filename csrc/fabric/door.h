@@ -1,0 +1,116 @@
+#pragma once
+// The seam: all that a transport must offer to be a door to registered memory.
+//
+// A door connects to a peer by an address that travels in the hello (over a socket of ours, after
+// the peers have shown their credentials). Both sides connect; each names the other by a token of
+// the other's choice, so that a message can be told to its channel.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/span.h"
+#include "base/status.h"
+#include "fabric/operation.h"
+#include "fabric/progress.h"
+#include "memory/region.h"
+
+namespace pshpc::fabric {
+
+// Headers are small and always copied by send(); larger matter belongs into the payload.
+inline constexpr std::size_t kMaxHeader = 4096;
+
+// Payload goes out without a copy where the transport can; `keep` holds its memory until it is sent.
+struct Message {
+  Bytes header;
+  ConstSpan payload;
+  std::shared_ptr<const void> keep;
+};
+
+class RemoteRegion {
+ public:
+  virtual ~RemoteRegion() = default;
+};
+
+// The way to one peer. All methods: any thread, never block. Destroying the last reference closes.
+class Channel {
+ public:
+  virtual ~Channel() = default;
+
+  // What the peer puts into its messages to us.
+  virtual std::uint64_t token() const = 0;
+  // read() and write() complete without the peer's CPU.
+  virtual bool one_sided() const = 0;
+  virtual bool alive() const = 0;
+  // The lanes chosen, for people: "cma/memory posix/memory".
+  virtual std::string describe() const = 0;
+
+  // Messages of one sender arrive in the order of their send() calls. `operation` (may be null)
+  // completes when payload and header may be reused.
+  virtual void send(Message message, Operation* operation) = 0;
+
+  // `handle` is what the peer's Door::expose() returned.
+  virtual Expected<std::shared_ptr<RemoteRegion>> import(ConstSpan handle) = 0;
+  // `offset` counts from the start of the exposed region. Always completes the operation, with
+  // Code::peer_lost after close() or the peer's death.
+  virtual void read(const RemoteRegion& region, std::uint64_t offset, Span into,
+                    Operation* operation) = 0;
+  // Completes when the bytes are visible at the peer.
+  virtual void write(const RemoteRegion& region, std::uint64_t offset, ConstSpan from,
+                     Operation* operation) = 0;
+
+  // By force: nothing is flushed, operations in flight complete with Code::peer_lost.
+  virtual void close() = 0;
+};
+
+// Who takes what arrives. Called by whichever thread progresses the door, outside the door's lock;
+// must not block. May call send(), read() and write().
+class Receiver {
+ public:
+  virtual ~Receiver() = default;
+  // Where the payload announced by `header` shall go; called for payload_size > 0 only. An empty
+  // span refuses it: the payload is dropped and arrived() gets Code::invalid.
+  virtual Span destination(const std::shared_ptr<Channel>& from, ConstSpan header,
+                           std::size_t payload_size) = 0;
+  // `payload` is the span that destination() gave, filled (empty if there was none).
+  virtual void arrived(const std::shared_ptr<Channel>& from, ConstSpan header, Span payload,
+                       Status status) = 0;
+  virtual void lost(const std::shared_ptr<Channel>& channel, Status why) = 0;
+};
+
+class Door {
+ public:
+  virtual ~Door() = default;
+  virtual std::string name() const = 0;
+
+  // Once, before the first connect(). Starts to be progressed by `progress`, which outlives the door's
+  // use: stop() is called before it goes.
+  virtual Status start(Progress& progress, Receiver& receiver) = 0;
+  virtual void stop() = 0;
+
+  // Registers memory; the handle is what a peer imports. withdraw() before the memory goes away.
+  virtual Expected<Bytes> expose(const memory::Region& region) = 0;
+  virtual void withdraw(std::uint32_t region_id) = 0;
+
+  virtual Bytes address() = 0;
+  virtual std::uint64_t new_token() = 0;
+  virtual Expected<std::shared_ptr<Channel>> connect(ConstSpan address, std::uint64_t local_token,
+                                                     std::uint64_t remote_token) = 0;
+
+  // Progresses the door until the operation is done or the deadline passes (Code::timed_out, the
+  // operation then is still in flight). `interrupted` is asked now and then; true ends the wait
+  // with Code::peer_lost, the operation likewise still in flight.
+  virtual Status wait(const Operation& operation, Deadline deadline,
+                      const std::function<bool()>& interrupted) = 0;
+
+  // One fact a line, "key: value": library version and path, transports, devices.
+  virtual std::vector<std::pair<std::string, std::string>> facts() const = 0;
+};
+
+// What extension modules hand to the core inside a PyCapsule; the capsule owns the shared_ptr.
+inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door";
+using DoorHandle = std::shared_ptr<Door>;
+
+}  // namespace pshpc::fabric

@@ -1,0 +1,275 @@
+#include "fabric/progress.h"
+
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+namespace pshpc::fabric {
+namespace {
+
+// How soon to look again at a transport that a caller drives.
+constexpr Nanoseconds kDrivenPause = 200 * kMicrosecond;
+// A missed wake-up costs at most this.
+constexpr Nanoseconds kSafetyNet = 200 * kMillisecond;
+
+timespec to_timespec(Nanoseconds t) {
+  return {static_cast<time_t>(t / kSecond), static_cast<long>(t % kSecond)};
+}
+
+int wait_for_events(int epoll, epoll_event* events, int count, Nanoseconds timeout) {
+#if defined(__GLIBC_PREREQ)
+#if __GLIBC_PREREQ(2, 35)
+  const timespec span = to_timespec(timeout);
+  const int n = ::epoll_pwait2(epoll, events, count, &span, nullptr);
+  if (n >= 0 || errno != ENOSYS) return n;
+#endif
+#endif
+  const Nanoseconds ms = (timeout + kMillisecond - 1) / kMillisecond;
+  return ::epoll_wait(epoll, events, count, static_cast<int>(ms));
+}
+
+}  // namespace
+
+Progress::Progress(Options options) : options_(options) {}
+
+Progress::~Progress() { stop(); }
+
+Status Progress::start() {
+  epoll_ = GuardedFd(Fd(::epoll_create1(EPOLL_CLOEXEC)));
+  if (!epoll_) return system_error("creating the progress thread's epoll");
+  wake_ = GuardedFd(Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));
+  if (!wake_) return system_error("creating the progress thread's eventfd");
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = wake_.get();
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0)
+    return system_error("watching the progress thread's eventfd");
+  stopping_ = false;
+  thread_ = std::thread([this] { run(); });
+  return {};
+}
+
+void Progress::stop() {
+  if (!thread_.joinable()) return;
+  if (!epoll_) {  // a forked child: the thread exists in the parent only
+    thread_.detach();
+    return;
+  }
+  stopping_ = true;
+  wake();
+  thread_.join();
+}
+
+Status Progress::watch(int fd, std::uint32_t events, std::shared_ptr<Watcher> watcher) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    watchers_[fd] = std::move(watcher);
+  }
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = fd;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0) return {};
+  const Status failed = system_error("watching a descriptor");
+  std::lock_guard<std::mutex> lock(mutex_);
+  watchers_.erase(fd);
+  return failed;
+}
+
+Status Progress::rewatch(int fd, std::uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.fd = fd;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) == 0) return {};
+  return system_error("changing what a descriptor is watched for");
+}
+
+void Progress::unwatch(int fd) {
+  std::shared_ptr<Watcher> dropped;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = watchers_.find(fd);
+    if (found == watchers_.end()) return;
+    dropped = std::move(found->second);
+    watchers_.erase(found);
+  }
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  wait_for_callbacks();
+}
+
+Status Progress::add(Source* source) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.fd = source->fd();
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, source->fd(), &event) != 0)
+    return system_error("watching a transport");
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    sources_.push_back(source);
+  }
+  wake();
+  return {};
+}
+
+void Progress::remove(Source* source) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    sources_.erase(std::remove(sources_.begin(), sources_.end(), source), sources_.end());
+  }
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, source->fd(), nullptr);
+  wait_for_callbacks();
+}
+
+void Progress::post(std::function<void()> job) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    jobs_.push_back(std::move(job));
+  }
+  wake();
+}
+
+void Progress::every(Nanoseconds period, std::function<bool()> job) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    timers_.push_back({now() + period, period, std::move(job)});
+  }
+  wake();
+}
+
+void Progress::wait_for_callbacks() {
+  if (!on_thread()) std::lock_guard<std::mutex> lock(dispatch_);
+}
+
+void Progress::wake() {
+  const std::uint64_t one = 1;
+  const ssize_t ignored = ::write(wake_.get(), &one, sizeof one);
+  static_cast<void>(ignored);
+}
+
+void Progress::run() {
+  Nanoseconds last_event = now();
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    const unsigned handled = run_jobs() + poll_sources() + dispatch_ready(0);
+    const Nanoseconds until_timer = run_timers();
+    if (handled > 0) last_event = now();
+    if (handled > 0 || options_.mode == ProgressMode::polling) continue;
+
+    bool any_source;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      any_source = !sources_.empty();
+    }
+    // Sockets wake a sleeper at once; only a polled transport gains from a spin.
+    if (any_source && now() - last_event < options_.spin) {
+      ::sched_yield();
+      continue;
+    }
+    const Rest rest = arm_sources();
+    if (rest == Rest::awake) continue;
+    const Nanoseconds longest = rest == Rest::soon ? kDrivenPause : kSafetyNet;
+    if (dispatch_ready(any_source ? std::min(until_timer, longest) : until_timer) > 0)
+      last_event = now();
+  }
+}
+
+unsigned Progress::run_jobs() {
+  std::vector<std::function<void()>> jobs;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    jobs.swap(jobs_);
+  }
+  std::lock_guard<std::mutex> dispatching(dispatch_);
+  for (auto& job : jobs) job();
+  return static_cast<unsigned>(jobs.size());
+}
+
+unsigned Progress::poll_sources() {
+  std::lock_guard<std::mutex> dispatching(dispatch_);
+  std::vector<Source*> sources;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    sources = sources_;
+  }
+  unsigned events = 0;
+  for (Source* source : sources)
+    if (!source->driven()) events += source->progress();
+  return events;
+}
+
+Progress::Rest Progress::arm_sources() {
+  std::lock_guard<std::mutex> dispatching(dispatch_);
+  std::vector<Source*> sources;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    sources = sources_;
+  }
+  Rest rest = Rest::until_event;
+  for (Source* source : sources) {
+    if (source->driven())
+      rest = Rest::soon;
+    else if (!source->arm())
+      return Rest::awake;
+  }
+  return rest;
+}
+
+Nanoseconds Progress::run_timers() {
+  std::vector<Timer> due;
+  Nanoseconds nearest = kSecond;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const Nanoseconds time = now();
+    for (std::size_t i = 0; i < timers_.size();) {
+      if (timers_[i].next <= time) {
+        due.push_back(std::move(timers_[i]));
+        timers_.erase(timers_.begin() + static_cast<std::ptrdiff_t>(i));
+      } else {
+        nearest = std::min(nearest, timers_[i].next - time);
+        ++i;
+      }
+    }
+  }
+  if (due.empty()) return nearest;
+  std::lock_guard<std::mutex> dispatching(dispatch_);
+  for (Timer& timer : due) {
+    if (!timer.job()) continue;
+    timer.next = now() + timer.period;
+    nearest = std::min(nearest, timer.period);
+    std::lock_guard<std::mutex> lock(mutex_);
+    timers_.push_back(std::move(timer));
+  }
+  return nearest;
+}
+
+unsigned Progress::dispatch_ready(Nanoseconds timeout) {
+  std::array<epoll_event, 32> events;
+  const int count =
+      wait_for_events(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
+  unsigned handled = 0;
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events[static_cast<std::size_t>(i)];
+    if (event.data.fd == wake_.get()) {
+      std::uint64_t drained;
+      const ssize_t ignored = ::read(wake_.get(), &drained, sizeof drained);
+      static_cast<void>(ignored);
+      continue;
+    }
+    std::lock_guard<std::mutex> dispatching(dispatch_);
+    std::shared_ptr<Watcher> watcher;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      const auto found = watchers_.find(event.data.fd);
+      if (found != watchers_.end()) watcher = found->second;
+    }
+    // A transport's descriptor has no watcher: its wake-up alone is the news.
+    if (watcher) watcher->on_ready(event.events);
+    ++handled;
+  }
+  return handled;
+}
+
+}  // namespace pshpc::fabric

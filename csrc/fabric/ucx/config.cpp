@@ -1,0 +1,66 @@
+#include "fabric/ucx/config.h"
+
+#include <cstdlib>
+
+#include "base/log.h"
+#include "fabric/ucx/errors.h"
+#include "fabric/ucx/inspect.h"
+
+namespace pshpc::fabric::ucx {
+namespace {
+
+// A prefix of our own: our tuning never touches the UCX of an MPI in the same process.
+constexpr const char* kPrefix = "PSHPC";
+
+bool in_environment(const std::string& name) { return std::getenv(name.c_str()) != nullptr; }
+
+std::string seconds(Nanoseconds t) { return std::to_string(static_cast<double>(t) / 1e9) + "s"; }
+
+Settings wanted(const Options& options) {
+  Settings settings;
+  if (!options.tls.empty())
+    settings.emplace_back("TLS", options.tls);
+  if (!options.net_devices.empty())
+    settings.emplace_back("NET_DEVICES", options.net_devices);
+  else if (!in_environment("UCX_NET_DEVICES"))
+    settings.emplace_back("NET_DEVICES", "lo");
+  if (options.error_handling) {
+    // Without these two, endpoints that notice dead peers lose shared memory and CMA. "MM" covers
+    // posix and sysv, by a name that all versions know.
+    settings.emplace_back("MM_ERROR_HANDLING", "y");
+    if (version().at_least(1, 15)) settings.emplace_back("CMA_MEMORY_INVALIDATE", "y");
+    settings.emplace_back("KEEPALIVE_INTERVAL", seconds(options.keepalive));
+  }
+  // A spinlock under registrations costs a scheduler tick when its holder is preempted.
+  settings.emplace_back("USE_MT_MUTEX", "y");
+  settings.insert(settings.end(), options.tuning.begin(), options.tuning.end());
+  return settings;
+}
+
+}  // namespace
+
+Settings effective_settings(const Options& options) {
+  Settings stand;
+  for (auto& setting : wanted(options))
+    if (!in_environment(std::string(kPrefix) + "_UCX_" + setting.first))
+      stand.push_back(std::move(setting));
+  return stand;
+}
+
+Expected<Config> make_config(const Options& options) {
+  ucp_config_t* raw = nullptr;
+  const ucs_status_t status = ucp_config_read(kPrefix, nullptr, &raw);
+  if (status != UCS_OK) return to_status(status, "reading the configuration of UCX");
+  Config config(raw);
+  for (const auto& [key, value] : effective_settings(options)) {
+    const ucs_status_t refused = ucp_config_modify(config.get(), key.c_str(), value.c_str());
+    if (refused == UCS_OK) continue;
+    // A setting that this version does not know is a lost optimisation, a transport list is not.
+    if (key == "TLS" || key == "NET_DEVICES")
+      return to_status(refused, "setting " + key + "=" + value + " for UCX");
+    log_debug("UCX refused " + key + "=" + value + ": " + ucs_status_string(refused));
+  }
+  return config;
+}
+
+}  // namespace pshpc::fabric::ucx

@@ -1,0 +1,108 @@
+#include "fabric/ucx/door.h"
+
+#include "fabric/ucx/inspect.h"
+
+namespace pshpc::fabric::ucx {
+namespace {
+
+// A forced close needs some progress to bring back what was in flight.
+constexpr Nanoseconds kCloseTime = 200 * kMillisecond;
+
+std::string join(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
+}  // namespace
+
+Expected<std::shared_ptr<UcxDoor>> UcxDoor::create(const Options& options) {
+  auto context = Context::create(options);
+  if (!context) return context.status();
+  auto worker = Worker::create(std::move(context).value());
+  if (!worker) return worker.status();
+  return std::shared_ptr<UcxDoor>(new UcxDoor(std::move(worker).value()));
+}
+
+UcxDoor::~UcxDoor() { stop(); }
+
+Status UcxDoor::start(Progress& progress, Receiver& receiver) {
+  worker_->inbox().set_receiver(&receiver);
+  const Status added = progress.add(worker_.get());
+  if (added.ok()) progress_ = &progress;
+  return added;
+}
+
+void UcxDoor::stop() {
+  if (progress_ == nullptr) return;
+  std::exchange(progress_, nullptr)->remove(worker_.get());
+  worker_->close_all(Deadline::after(kCloseTime));
+  worker_->inbox().set_receiver(nullptr);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  registrations_.clear();
+}
+
+Expected<Bytes> UcxDoor::expose(const memory::Region& region) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  auto found = registrations_.find(region.id);
+  if (found == registrations_.end()) {
+    auto made = Registration::create(worker_->context(), region.span);
+    if (!made) return made.status();
+    found = registrations_.emplace(region.id, std::move(made).value()).first;
+  }
+  return found->second->remote_handle();
+}
+
+void UcxDoor::withdraw(std::uint32_t region_id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  registrations_.erase(region_id);
+}
+
+std::uint64_t UcxDoor::new_token() {
+  const Worker::Guard guard(*worker_);
+  return guard ? worker_->inbox().new_token() : 0;
+}
+
+Expected<std::shared_ptr<Channel>> UcxDoor::connect(ConstSpan address, std::uint64_t local_token,
+                                                    std::uint64_t remote_token) {
+  auto channel = UcxChannel::connect(worker_, address, local_token, remote_token);
+  if (!channel) return channel.status();
+  return std::shared_ptr<Channel>(std::move(channel).value());
+}
+
+Status UcxDoor::wait(const Operation& operation, Deadline deadline,
+                     const std::function<bool()>& interrupted) {
+  return worker_->drive().wait(operation, deadline, interrupted);
+}
+
+std::vector<std::pair<std::string, std::string>> UcxDoor::facts() const {
+  const Inventory inventory = parse_inventory(worker_->context()->describe());
+  std::vector<std::string> transports;
+  for (const Transport& transport : inventory.transports)
+    transports.push_back(transport.name + "/" + transport.device);
+  std::vector<std::string> settings;
+  for (const auto& [key, value] : effective_settings(worker_->context()->options()))
+    settings.push_back(key + "=" + value);
+  return {
+      {"version", version_text()},
+      {"library", library_path()},
+      {"compiled against", headers_version()},
+      {"verbs", inventory.has_verbs() ? "yes" : "no"},
+      {"transports", join(transports)},
+      {"settings", join(settings)},
+      {"messages dropped", std::to_string(worker_->inbox().rejected())},
+  };
+}
+
+Expected<std::shared_ptr<Listener>> UcxDoor::listen(const std::string& ip, std::uint16_t port,
+                                                    UcxChannel::Ready accept, bool anywhere) {
+  return Listener::open(worker_, ip, port, std::move(accept), anywhere);
+}
+
+Expected<std::shared_ptr<Channel>> UcxDoor::dial(const std::string& ip, std::uint16_t port) {
+  auto channel = ucx::dial(worker_, ip, port);
+  if (!channel) return channel.status();
+  return std::shared_ptr<Channel>(std::move(channel).value());
+}
+
+}  // namespace pshpc::fabric::ucx

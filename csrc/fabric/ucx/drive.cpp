@@ -1,0 +1,123 @@
+#include "fabric/ucx/drive.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+
+namespace pshpc::fabric::ucx {
+namespace {
+
+// A spin that sees nothing for so long ends: the peer is busy or far away.
+constexpr Nanoseconds kIdleSpin = 200 * kMicrosecond;
+// So long the progress thread stays away after a driver has left, since most come back.
+constexpr Nanoseconds kLinger = 200 * kMicrosecond;
+// How often a waiting caller is asked whether it still wants to wait, at first and after a while.
+constexpr Nanoseconds kFirstQuestion = 1 * kMillisecond;
+constexpr Nanoseconds kLastQuestion = 16 * kMillisecond;
+
+static_assert(sizeof(std::atomic<std::uint32_t>) == sizeof(std::uint32_t), "used as a futex");
+
+// Two spinners of one process only take the processor from each other and from the peer.
+std::atomic<bool> spinning{false};
+
+class SpinToken {
+ public:
+  SpinToken() : mine_(!spinning.exchange(true, std::memory_order_acquire)) {}
+  ~SpinToken() {
+    if (mine_) spinning.store(false, std::memory_order_release);
+  }
+  SpinToken(const SpinToken&) = delete;
+  SpinToken& operator=(const SpinToken&) = delete;
+  explicit operator bool() const { return mine_; }
+
+ private:
+  bool mine_;
+};
+
+long futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value,
+           const timespec* timeout) {
+  return ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), operation, value, timeout,
+                   nullptr, 0);
+}
+
+}  // namespace
+
+Status Drive::wait(const Operation& operation, Deadline deadline,
+                   const std::function<bool()>& interrupted) {
+  Nanoseconds pause = kFirstQuestion;
+  Nanoseconds question = now() + pause;
+  bool may_spin = true;
+  while (!operation.done()) {
+    const Nanoseconds time = now();
+    if (time >= deadline.at()) return {Code::timed_out, "no answer by the deadline"};
+    if (time >= question) {
+      if (interrupted && interrupted()) return {Code::peer_lost, "the wait was given up"};
+      pause = std::min(2 * pause, kLastQuestion);
+      question = time + pause;
+    }
+    const Nanoseconds until = std::min(deadline.at(), question);
+    if (may_spin) {
+      const SpinToken token;
+      if (token) {
+        spin(operation, until);
+        may_spin = now() >= until;  // else it saw nothing: leave it to the progress thread
+        continue;
+      }
+    }
+    may_spin = sleep(operation, until);
+  }
+  return {};
+}
+
+void Drive::spin(const Operation& operation, Nanoseconds until) {
+  drivers_.fetch_add(1, std::memory_order_relaxed);
+  Nanoseconds time = now();
+  Nanoseconds give_up = time + kIdleSpin;
+  while (!operation.done()) {
+    if (target_.try_progress() > 0) {
+      time = now();
+      give_up = time + kIdleSpin;
+    } else {
+      ::sched_yield();
+      time = now();
+    }
+    if (time >= give_up || time >= until) break;
+  }
+  const bool linger = operation.done() && sleepers_.load() == 0;
+  left_at_.store(linger ? now() : 0, std::memory_order_relaxed);
+  drivers_.fetch_sub(1, std::memory_order_release);
+  // One of the sleepers may want to drive now.
+  notify();
+}
+
+bool Drive::sleep(const Operation& operation, Nanoseconds until) {
+  sleepers_.fetch_add(1);
+  const std::uint32_t seen = published_.load();
+  bool woken = true;
+  if (!operation.done()) {
+    const Nanoseconds span = std::max<Nanoseconds>(until - now(), 1);
+    const timespec timeout{static_cast<time_t>(span / kSecond), static_cast<long>(span % kSecond)};
+    futex(published_, FUTEX_WAIT_PRIVATE, seen, &timeout);
+    woken = published_.load() != seen;
+  }
+  sleepers_.fetch_sub(1);
+  return woken;
+}
+
+bool Drive::active() const {
+  if (drivers_.load(std::memory_order_acquire) > 0) return true;
+  const Nanoseconds left_at = left_at_.load(std::memory_order_relaxed);
+  return left_at != 0 && now() - left_at < kLinger;
+}
+
+void Drive::notify() {
+  if (sleepers_.load() == 0) return;
+  published_.fetch_add(1);
+  futex(published_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr);
+}
+
+}  // namespace pshpc::fabric::ucx

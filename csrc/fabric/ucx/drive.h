@@ -1,0 +1,50 @@
+#pragma once
+// Callers that wait drive the transport themselves: the answer then costs no thread switch.
+//
+// One caller of the process spins at a time, with sched_yield between polls; the others sleep
+// until something completes. A spin without news is short: then the progress thread takes over.
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "fabric/operation.h"
+
+namespace pshpc::fabric::ucx {
+
+// What is driven: handles what there is, without blocking and without waiting for a lock.
+class Drivable {
+ public:
+  virtual ~Drivable() = default;
+  virtual unsigned try_progress() = 0;
+};
+
+class Drive {
+ public:
+  explicit Drive(Drivable& target) : target_(target) {}
+
+  // See Door::wait().
+  Status wait(const Operation& operation, Deadline deadline,
+              const std::function<bool()>& interrupted);
+
+  // A caller spins now or did so until a moment ago and will likely be back.
+  bool active() const;
+
+  // Wakes those who sleep in wait(); after every publication.
+  void notify();
+
+ private:
+  void spin(const Operation& operation, Nanoseconds until);
+  // True if it was woken, false if the time was up.
+  bool sleep(const Operation& operation, Nanoseconds until);
+
+  Drivable& target_;
+  std::atomic<int> drivers_{0};
+  std::atomic<Nanoseconds> left_at_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<std::uint32_t> published_{0};  // a futex
+};
+
+}  // namespace pshpc::fabric::ucx

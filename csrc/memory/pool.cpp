@@ -1,0 +1,74 @@
+#include "memory/pool.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+
+namespace pshpc::memory {
+
+Pool::Buffer::~Buffer() {
+  if (!pool_) return;
+  if (overflow_) {
+    pool_->overflow_bytes_.fetch_sub(overflow_.size(), std::memory_order_relaxed);
+  } else {
+    pool_->arena_.release(block_);
+  }
+}
+
+void Pool::Buffer::swap(Buffer& other) noexcept {
+  std::swap(pool_, other.pool_);
+  std::swap(block_, other.block_);
+  std::swap(size_, other.size_);
+  std::swap(overflow_, other.overflow_);
+}
+
+std::shared_ptr<Pool> Pool::create(ArenaOptions options, Arena::SegmentHook hook) {
+  return std::shared_ptr<Pool>(new Pool(std::move(options), std::move(hook)));
+}
+
+Pool::Pool(ArenaOptions options, Arena::SegmentHook hook)
+    : limits_(options.limits ? options.limits : [] { return read_memory_limits(); }),
+      arena_(std::move(options), std::move(hook)) {}
+
+Expected<Pool::Buffer> Pool::take(std::uint64_t size) {
+  auto block = arena_.allocate(size);
+  if (!block) {
+    return block.status().code() == Code::full ? take_overflow(size, block.status())
+                                               : Expected<Buffer>(block.status());
+  }
+  Buffer buffer;
+  buffer.pool_ = shared_from_this();
+  buffer.block_ = block.value();
+  buffer.size_ = size;
+  if (Status status = arena_.touch(buffer.block_); !status) return status;
+  taken_.fetch_add(1, std::memory_order_relaxed);
+  return buffer;
+}
+
+Expected<Pool::Buffer> Pool::take_overflow(std::uint64_t size, const Status& why) {
+  if (size > limits_().spendable()) return why;
+  auto mapping = Mapping::anonymous(align_up(std::max<std::uint64_t>(size, 1), page_size()));
+  if (!mapping) return Status(Code::full, mapping.status().message());
+  ::madvise(mapping->data(), mapping->size(), MADV_HUGEPAGE);
+  log_warn_once("the receive pool is full: larger transfers go to memory that is faulted in anew, "
+                "which is several times slower; drop results earlier or raise the pool's capacity");
+  Buffer buffer;
+  buffer.pool_ = shared_from_this();
+  buffer.block_ = {kNoSegment, 0, mapping->size(), mapping->data()};
+  buffer.size_ = size;
+  buffer.overflow_ = std::move(mapping).value();
+  taken_.fetch_add(1, std::memory_order_relaxed);
+  overflowed_.fetch_add(1, std::memory_order_relaxed);
+  overflow_bytes_.fetch_add(buffer.overflow_.size(), std::memory_order_relaxed);
+  return buffer;
+}
+
+PoolStats Pool::stats() const {
+  return {taken_.load(std::memory_order_relaxed), overflowed_.load(std::memory_order_relaxed),
+          overflow_bytes_.load(std::memory_order_relaxed)};
+}
+
+}  // namespace pshpc::memory

@@ -1,0 +1,277 @@
+#include "objects/door_reads.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+#include "objects/header.h"
+
+namespace pshpc::objects {
+namespace {
+
+// Half of the shortest grace period in use: a one-sided read that took longer looks at the header again.
+constexpr Nanoseconds kTrustedDuration = 500 * kMicrosecond;
+
+Status gone(const Key& key) { return {Code::evicted, key.describe() + " was evicted"}; }
+
+bool header_is(const std::uint8_t* block, const Key& key) {
+  const auto& header = *reinterpret_cast<const ObjectHeader*>(block);
+  return header.is(key.object_id, key.generation) && header.length == key.length;
+}
+
+Bytes fetch_request(const Key& key, std::uint64_t offset, std::uint64_t length) {
+  WireWriter request;
+  ref_of(key).encode(request);
+  request.put(offset).put(length);
+  return request.take();
+}
+
+// A synchronous piece of work at a door with memory that must not be touched after a failure.
+class Transfer {
+ public:
+  Transfer(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door)
+      : link_(link), door_(door), channel_(link->channel(door->name())) {}
+
+  bool open() const { return channel_ != nullptr; }
+  bool one_sided() const { return channel_->one_sided(); }
+
+  Status read(const fabric::RemoteRegion& region, std::uint64_t offset, Span into,
+              Deadline deadline) {
+    auto operation = std::make_unique<fabric::Operation>();
+    channel_->read(region, offset, into, operation.get());
+    return settle(std::move(operation), deadline);
+  }
+
+  Expected<FetchReply> fetch(const Key& key, std::uint64_t offset, Span into, Deadline deadline) {
+    auto call = std::make_unique<Call>(into, nullptr);
+    Call* waiting = call.get();
+    link_->messenger().start(channel_, Kind::fetch, fetch_request(key, offset, into.size), {},
+                             nullptr, waiting);
+    Status status = link_->wait(*door_, *waiting, deadline);
+    FetchReply reply;
+    std::size_t received = 0;
+    if (status.ok()) {
+      WireReader in(waiting->reply());
+      reply = FetchReply::decode(in);
+      if (!in.at_end()) status = Status(Code::protocol, "a garbled answer to a fetch");
+      received = waiting->received();
+    }
+    status = settle_with(status, std::move(call));
+    if (!status.ok()) return status;
+    if (received != into.size) return Status(Code::protocol, "fewer bytes came than were asked for");
+    return reply;
+  }
+
+ private:
+  Status settle(std::unique_ptr<fabric::Operation> operation, Deadline deadline) {
+    const Status status = link_->wait(*door_, *operation, deadline);
+    return settle_with(status, std::move(operation));
+  }
+
+  Status settle_with(const Status& status, std::unique_ptr<fabric::Operation> operation) {
+    if (operation->done()) return status;
+    // Still in flight, into memory that we do not own: cut the channel, which ends it.
+    link_->drop_channel(door_->name());
+    const Status ended =
+        door_->wait(*operation, Deadline::after(5 * kSecond), [] { return false; });
+    if (!ended.ok()) fabric::Operation::abandon(std::move(operation));
+    return status;
+  }
+
+  std::shared_ptr<Link> link_;
+  fabric::DoorHandle door_;
+  std::shared_ptr<fabric::Channel> channel_;
+};
+
+Status lost_door(const fabric::DoorHandle& door) {
+  return {Code::peer_lost, "the " + door->name() + " door to the owner was lost"};
+}
+
+Status outside(const Key& key) {
+  return {Code::invalid, "the range lies outside of " + key.describe()};
+}
+
+Status kept_changing(const Key& key) {
+  return {Code::changed, key.describe() +
+                             " kept changing while it was read; read it between the owner's "
+                             "writing() blocks, or allow more time"};
+}
+
+// One-sided: header, bytes, header again. That order needs no grace period.
+Status read_one_sided(Transfer& transfer, const std::shared_ptr<Link>& link,
+                      const fabric::DoorHandle& door, const Key& key, std::uint64_t offset,
+                      Span into, Deadline deadline) {
+  auto block = link->region(door->name(), key.segment, key, deadline);
+  if (!block) return block.status();
+  do {
+    ObjectHeader before, after;
+    Status status = transfer.read(*block.value(), key.offset, {&before, kHeaderSize}, deadline);
+    if (!status.ok()) return status;
+    if (!before.is(key.object_id, key.generation)) return gone(key);
+    if (before.sequence & 1) {
+      ::sched_yield();
+      continue;
+    }
+    const std::uint64_t stored = before.flags & kRegistered ? before.live_offset : key.length;
+    std::size_t here = 0;
+    if (offset < stored) {
+      here = static_cast<std::size_t>(std::min<std::uint64_t>(into.size, stored - offset));
+      status = transfer.read(*block.value(), key.offset + kHeaderSize + offset, into.slice(0, here),
+                             deadline);
+      if (!status.ok()) return status;
+    }
+    if (here < into.size) {
+      auto live = link->region(door->name(), before.live_region, key, deadline);
+      if (!live) return live.status();
+      status = transfer.read(*live.value(), before.region_offset + offset + here - stored,
+                             into.slice(here, into.size - here), deadline);
+      if (!status.ok()) return status;
+    }
+    status = transfer.read(*block.value(), key.offset, {&after, kHeaderSize}, deadline);
+    if (!status.ok()) return status;
+    if (!after.is(key.object_id, key.generation)) return gone(key);
+    if (after.sequence.load() == before.sequence.load()) return {};
+  } while (!deadline.passed());
+  return kept_changing(key);
+}
+
+// Fetches pieces of a payload, stored or live, by `fetch(offset, into)`; live bytes between two looks at
+// the sequence.
+using Fetch = std::function<Expected<FetchReply>(std::uint64_t offset, Span into)>;
+
+Status read_by_fetching(const Key& key, std::uint64_t offset, Span into, Deadline deadline,
+                        const Fetch& fetch) {
+  if (!(key.flags & Key::kLive)) {
+    auto reply = fetch(offset, into);
+    return reply.status();
+  }
+  do {
+    auto before = fetch(0, {});
+    if (!before) return before.status();
+    if (before->sequence & 1) {
+      ::sched_yield();
+      continue;
+    }
+    std::size_t described = 0;
+    if (offset < before->live_offset) {
+      described = static_cast<std::size_t>(
+          std::min<std::uint64_t>(into.size, before->live_offset - offset));
+      auto reply = fetch(offset, into.slice(0, described));
+      if (!reply) return reply.status();
+    }
+    if (described < into.size) {
+      auto reply = fetch(offset + described, into.slice(described, into.size - described));
+      if (!reply) return reply.status();
+    }
+    auto after = fetch(0, {});
+    if (!after) return after.status();
+    if (after->sequence == before->sequence && after->generation == before->generation) return {};
+  } while (!deadline.passed());
+  return kept_changing(key);
+}
+
+}  // namespace
+
+DoorRead::DoorRead(std::shared_ptr<Link> link, fabric::DoorHandle door, Key key,
+                   std::shared_ptr<memory::Pool::Buffer> buffer)
+    : link_(std::move(link)),
+      door_(std::move(door)),
+      key_(std::move(key)),
+      buffer_(std::move(buffer)) {}
+
+DoorRead::DoorRead(DoorRead&&) noexcept = default;
+
+DoorRead::~DoorRead() {
+  if (operation_ && !operation_->done()) fabric::Operation::abandon(std::move(operation_));
+}
+
+Status DoorRead::start(Deadline deadline) {
+  channel_ = link_->channel(door_->name());
+  if (!channel_) return lost_door(door_);
+  const Span span = buffer_->span();
+  started_ = now();
+  if (channel_->one_sided()) {
+    auto region = link_->region(door_->name(), key_.segment, key_, deadline);
+    if (!region) return region.status();
+    region_ = std::move(region).value();
+    operation_ = std::make_unique<fabric::Operation>(buffer_);
+    started_ = now();
+    channel_->read(*region_, key_.offset,
+                   span.slice(0, kHeaderSize + static_cast<std::size_t>(key_.length)),
+                   operation_.get());
+    return {};
+  }
+  const Span payload = span.slice(kHeaderSize, static_cast<std::size_t>(key_.length));
+  auto call = std::make_unique<Call>(payload, buffer_);
+  call_ = call.get();
+  operation_ = std::move(call);
+  link_->messenger().start(channel_, Kind::fetch, fetch_request(key_, 0, key_.length), {}, nullptr,
+                           call_);
+  return {};
+}
+
+Status DoorRead::finish(Deadline deadline) {
+  const Status status = link_->wait(*door_, *operation_, deadline);
+  if (!operation_->done()) {
+    fabric::Operation::abandon(std::move(operation_));
+    return status;
+  }
+  if (!status.ok()) return status;
+  return validate(deadline);
+}
+
+Status DoorRead::validate(Deadline deadline) {
+  if (call_ != nullptr) {
+    if (call_->received() != key_.length)
+      return {Code::protocol, "fewer bytes came than " + key_.describe() + " has"};
+    return {};
+  }
+  if (!header_is(buffer_->span().data, key_)) return gone(key_);
+  if (now() - started_ < kTrustedDuration) return {};
+  Transfer again(link_, door_);
+  if (!again.open()) return lost_door(door_);
+  ObjectHeader header;
+  const Status status = again.read(*region_, key_.offset, {&header, kHeaderSize}, deadline);
+  if (!status.ok()) return status;
+  return header.is(key_.object_id, key_.generation) ? Status() : gone(key_);
+}
+
+Status read_through_door(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
+                         const Key& key, std::uint64_t offset, Span into, Deadline deadline) {
+  if (offset > key.length || into.size > key.length - offset) return outside(key);
+  Transfer transfer(link, door);
+  if (!transfer.open()) return lost_door(door);
+  if (transfer.one_sided())
+    return read_one_sided(transfer, link, door, key, offset, into, deadline);
+  return read_by_fetching(key, offset, into, deadline, [&](std::uint64_t from, Span piece) {
+    return transfer.fetch(key, from, piece, deadline);
+  });
+}
+
+Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t offset,
+                           Span into, Deadline deadline) {
+  if (offset > key.length || into.size > key.length - offset) return outside(key);
+  const auto fetch = [&](std::uint64_t from, Span whole) -> Expected<FetchReply> {
+    FetchReply facts;
+    std::size_t done = 0;
+    do {
+      const std::size_t length = std::min<std::size_t>(whole.size - done, kChunk);
+      auto frame =
+          link->ask_socket(Kind::fetch, fetch_request(key, from + done, length), deadline);
+      if (!frame) return frame.status();
+      WireReader in(frame->body);
+      facts = FetchReply::decode(in);
+      if (!in.ok() || in.rest().size != length || facts.generation != key.generation)
+        return Status(Code::protocol, "a garbled answer to a fetch");
+      if (length > 0) std::memcpy(whole.data + done, in.rest().data, length);
+      done += length;
+    } while (done < whole.size);
+    return facts;
+  };
+  return read_by_fetching(key, offset, into, deadline, fetch);
+}
+
+}  // namespace pshpc::objects

@@ -1,0 +1,41 @@
+#pragma once
+// Which memory is open at which door.
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fabric/door.h"
+#include "memory/region.h"
+
+namespace pshpc::objects {
+
+// Any thread.
+class Exposure {
+ public:
+  // Doors are added before any region.
+  void add_door(fabric::DoorHandle door) { doors_.push_back(std::move(door)); }
+  const std::vector<fabric::DoorHandle>& doors() const { return doors_; }
+  fabric::DoorHandle door(const std::string& name) const;
+
+  // At every door. A door that cannot register it is left out and said so once; readers then come
+  // through another.
+  void add(const memory::Region& region);
+  void remove(std::uint32_t region_id);
+  Expected<Bytes> handle(const std::string& door, std::uint32_t region_id) const;
+
+  // Ids of registered user memory do not meet those of segments.
+  std::uint32_t next_live_region() { return next_live_++; }
+
+ private:
+  std::vector<fabric::DoorHandle> doors_;
+  mutable std::mutex mutex_;
+  std::map<std::pair<std::string, std::uint32_t>, Bytes> handles_;
+  std::atomic<std::uint32_t> next_live_{1u << 31};
+};
+
+}  // namespace pshpc::objects

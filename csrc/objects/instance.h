@@ -1,0 +1,95 @@
+#pragma once
+// One participant: its objects, its node socket, its doors, its progress thread and its links to the
+// others. Everything that a store in Python stands on.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fabric/progress.h"
+#include "fabric/socket/server.h"
+#include "memory/pool.h"
+#include "memory/registration_cache.h"
+#include "objects/host.h"
+#include "objects/messenger.h"
+#include "objects/owner.h"
+#include "objects/reader.h"
+#include "objects/service.h"
+
+namespace pshpc::objects {
+
+struct InstanceOptions {
+  std::string store;  // the name told to peers
+  Tag secret{};       // of the job; all zero: none
+  OwnerOptions owner;
+  memory::ArenaOptions pool;
+  std::vector<std::string> doors;  // empty: every one
+  fabric::Progress::Options progress;
+  std::string host;  // where peers off this node say hello; empty: nowhere
+  std::uint16_t port = 0;
+};
+
+class Instance;
+
+// Memory of the user's, readable in place for as long as this lives.
+class LiveMemory {
+ public:
+  LiveMemory(std::shared_ptr<Owner> owner, Key key,
+             std::shared_ptr<const memory::Registration> registration);
+  ~LiveMemory();
+
+  const Key& key() const { return key_; }
+  Status begin_writing() { return owner_->begin_writing(key_.object_id); }
+  Status end_writing() { return owner_->end_writing(key_.object_id); }
+  // Peers cannot begin to read it any more; waits for those sends that are under way.
+  void close();
+
+ private:
+  std::shared_ptr<Owner> owner_;
+  const Key key_;
+  std::shared_ptr<const memory::Registration> registration_;
+};
+
+class Instance {
+ public:
+  static Expected<std::unique_ptr<Instance>> create(InstanceOptions options,
+                                                    std::vector<fabric::DoorHandle> doors);
+  ~Instance();
+
+  // Code::forked in a child of the process that made it.
+  Status usable() const;
+
+  const std::shared_ptr<Owner>& owner() const { return owner_; }
+  Reader& reader() { return *reader_; }
+  Host& host() { return *host_; }
+  memory::Pool& pool() { return *pool_; }
+  const Exposure& exposure() const { return exposure_; }
+
+  // The payload is `prefix`, then, from `live_offset` on, `live`; the caller keeps that alive.
+  Expected<std::unique_ptr<LiveMemory>> expose_live(ConstSpan prefix, std::uint64_t live_offset,
+                                                    Span live);
+
+  // Evicts everything and ends the thread. Views that are still held stay valid. Idempotent.
+  void close();
+
+ private:
+  explicit Instance(InstanceOptions options);
+  Status start(std::vector<fabric::DoorHandle> doors);
+
+  const InstanceOptions options_;
+  const std::uint32_t birth_;
+  Exposure exposure_;
+  fabric::Progress progress_;
+  std::shared_ptr<Owner> owner_;
+  std::shared_ptr<memory::Pool> pool_;
+  std::unique_ptr<Service> service_;
+  std::unique_ptr<Messenger> messenger_;
+  std::unique_ptr<Host> host_;
+  std::unique_ptr<fabric::SocketServer> server_;
+  std::unique_ptr<Reader> reader_;
+  std::unique_ptr<memory::RegistrationCache> registrations_;
+  bool closed_ = false;
+};
+
+}  // namespace pshpc::objects

@@ -1,0 +1,358 @@
+#include "objects/reader.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+#include "objects/door_reads.h"
+#include "objects/shm_reads.h"
+
+namespace pshpc::objects {
+namespace {
+
+Status closed_error() { return {Code::closed, "the store is closed"}; }
+
+// A door that cannot do it is passed over; everything else is the answer.
+bool try_next(const Status& status, const Link& link) {
+  return status.code() == Code::unavailable || status.code() == Code::full ||
+         (status.code() == Code::peer_lost && link.alive());
+}
+
+void say_fallback(const Key& key, const Status& why) {
+  log_warn_once("reading from owner " + key.owner.short_name() +
+                " over the node socket, which is slow, because no better door is open: " +
+                why.message());
+}
+
+}  // namespace
+
+Reader::Reader(std::shared_ptr<Owner> owner, LinkContext context,
+               std::shared_ptr<memory::Pool> pool, DoorChoice doors)
+    : owner_(std::move(owner)),
+      context_(context),
+      pool_(std::move(pool)),
+      doors_(std::move(doors)) {}
+
+// Links.
+
+Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Key* hint,
+                                             Deadline deadline) {
+  std::shared_ptr<Slot> slot;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) return closed_error();
+    auto& found = links_[owner.owner];
+    if (!found) found = std::make_shared<Slot>();
+    slot = found;
+  }
+  // One thread connects, the others wait for its link.
+  std::lock_guard<std::mutex> connecting(slot->connecting);
+  if (slot->link) return slot->link;
+  auto opened = Link::open(context_, owner, hint, deadline);
+  if (opened) slot->link = opened.value();
+  return opened;
+}
+
+void Reader::forget(const OwnerId& owner, const std::shared_ptr<Link>& link) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = links_.find(owner);
+  if (found != links_.end() && found->second->link == link) links_.erase(found);
+}
+
+Status Reader::with_link(const Key& key, Deadline deadline,
+                         const std::function<Status(const std::shared_ptr<Link>&)>& action) {
+  for (int attempt = 0;; ++attempt) {
+    auto opened = link(key.owner, &key, deadline);
+    if (!opened) return opened.status();
+    const Status status = action(opened.value());
+    if (status.code() != Code::peer_lost || opened.value()->alive()) return status;
+    forget(key.owner.owner, opened.value());
+    // A second break in a row is the owner's death rather than a hiccup of the connection.
+    if (attempt > 0) return {Code::owner_gone, status.message()};
+  }
+}
+
+void Reader::close() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  closed_ = true;
+  links_.clear();
+}
+
+// Reading.
+
+Expected<std::shared_ptr<memory::Pool::Buffer>> Reader::buffer_for(std::uint64_t length) {
+  auto taken = pool_->take(kHeaderSize + length);
+  if (!taken) return taken.status();
+  return std::make_shared<memory::Pool::Buffer>(std::move(taken).value());
+}
+
+Expected<Lease> Reader::copied(const Lease& lease) {
+  auto buffer = buffer_for(lease.memory.size);
+  if (!buffer) return buffer.status();
+  Lease copy;
+  copy.memory = buffer.value()->span().slice(kHeaderSize, lease.memory.size);
+  if (!lease.memory.empty()) std::memcpy(copy.memory.data, lease.memory.data, lease.memory.size);
+  copy.writable = true;
+  copy.door = lease.door;
+  copy.holder = std::move(buffer).value();
+  return copy;
+}
+
+Expected<Lease> Reader::get_here(const Key& key, bool writable) {
+  auto located = owner_->pin(key.object_id, key.capability);
+  if (!located) return located.status();
+  struct Pinned {
+    std::shared_ptr<Owner> owner;
+    memory::Block block;
+    Mapping private_pages;
+    Pinned(std::shared_ptr<Owner> o, memory::Block b) : owner(std::move(o)), block(b) {}
+    ~Pinned() { owner->unpin(block); }
+  };
+  auto pinned = std::make_shared<Pinned>(owner_, located->block);
+  Lease lease;
+  lease.door = kSelfDoor;
+  const auto length = static_cast<std::size_t>(located->length);
+  if (located->flags & kRegistered) {
+    auto buffer = buffer_for(length);
+    if (!buffer) return buffer.status();
+    const ObjectHeader& header = located->header();
+    const auto prefix = static_cast<std::size_t>(header.live_offset);
+    lease.memory = buffer.value()->span().slice(kHeaderSize, length);
+    std::memcpy(lease.memory.data, located->block.data + kHeaderSize, prefix);
+    std::memcpy(lease.memory.data + prefix, reinterpret_cast<const void*>(header.live_address),
+                length - prefix);
+    lease.writable = true;
+    lease.holder = std::move(buffer).value();
+    return lease;
+  }
+  lease.memory = Span(located->block.data + kHeaderSize, length);
+  lease.holder = pinned;
+  if (!writable) return lease;
+  const memory::Segment* segment = owner_->arena().segment(located->block.segment);
+  if (length < kCopyOnWriteFrom || segment == nullptr) return copied(lease);
+  auto pages = Mapping::file(segment->fd(), located->block.offset, kHeaderSize + length,
+                             Mapping::Access::copy_on_write);
+  if (!pages) return pages.status();
+  pinned->private_pages = std::move(pages).value();
+  lease.memory.data = pinned->private_pages.data() + kHeaderSize;
+  lease.writable = true;
+  return lease;
+}
+
+std::vector<Reader::Way> Reader::ways(const Link& link) const {
+  std::vector<Way> ways;
+  if (link.on_node() && doors_.allows(kShmDoor)) ways.push_back({kShmDoor, nullptr});
+  for (const auto& door : context_.exposure->doors())
+    if (doors_.allows(door->name()) && link.channel(door->name()))
+      ways.push_back({stable_name(door->name()), door});
+  if (doors_.allows(kSocketDoor)) ways.push_back({kSocketDoor, nullptr});
+  return ways;
+}
+
+Status Reader::no_way(const Link& link, const Key& key) const {
+  std::string why = "no door leads to owner " + key.owner.short_name() + " (allowed: " +
+                    doors_.describe() + ")";
+  if (doors_.allows(kShmDoor))
+    why += link.on_node() ? "; shm: " + link.shm_refused() : "; shm: the owner is on another node";
+  for (const auto& door : context_.exposure->doors())
+    if (doors_.allows(door->name()) && !link.channel(door->name()))
+      why += "; " + door->name() + ": the owner did not open it, or it was lost";
+  return {Code::unavailable, why};
+}
+
+Expected<const char*> Reader::read_remote(const std::shared_ptr<Link>& link, const Key& key,
+                                          std::uint64_t offset, Span into, Deadline deadline) {
+  Status last = no_way(*link, key);
+  for (const Way& way : ways(*link)) {
+    if (way.door) {
+      last = read_through_door(link, way.door, key, offset, into, deadline);
+    } else if (way.name == kShmDoor && (key.flags & Key::kLive)) {
+      last = read_live_memory(link, key, offset, into, deadline);
+    } else if (way.name == kShmDoor) {
+      auto lease = view_in_segment(link, key, false, deadline);
+      last = lease.status();
+      if (lease && offset <= key.length && into.size <= key.length - offset)
+        std::memcpy(into.data, lease->memory.data + offset, into.size);
+      else if (lease)
+        last = Status(Code::invalid, "the range lies outside of " + key.describe());
+    } else {
+      say_fallback(key, last);
+      last = read_through_socket(link, key, offset, into, deadline);
+    }
+    if (last.ok()) return way.name;
+    if (!try_next(last, *link)) break;
+  }
+  return last;
+}
+
+Expected<Lease> Reader::get_remote(const std::shared_ptr<Link>& link, const Key& key, bool writable,
+                                   Deadline deadline) {
+  const bool stored = !(key.flags & Key::kLive);
+  if (stored && link->on_node() && doors_.allows(kShmDoor)) {
+    const bool map_pages = writable && key.length >= kCopyOnWriteFrom;
+    auto lease = view_in_segment(link, key, map_pages, deadline);
+    if (lease && writable && !map_pages) return copied(lease.value());
+    if (lease || !try_next(lease.status(), *link)) return lease;
+  }
+  auto buffer = buffer_for(key.length);
+  if (!buffer) return buffer.status();
+  Lease lease;
+  lease.memory =
+      buffer.value()->span().slice(kHeaderSize, static_cast<std::size_t>(key.length));
+  lease.writable = true;
+  lease.holder = buffer.value();
+  if (stored) {
+    for (const Way& way : ways(*link)) {
+      if (!way.door) continue;
+      DoorRead read(link, way.door, key, buffer.value());
+      Status status = read.start(deadline);
+      if (status.ok()) status = read.finish(deadline);
+      lease.door = way.name;
+      if (status.ok()) return lease;
+      if (!try_next(status, *link)) return status;
+    }
+    if (!doors_.allows(kSocketDoor)) return no_way(*link, key);
+    say_fallback(key, no_way(*link, key));
+    const Status status = read_through_socket(link, key, 0, lease.memory, deadline);
+    lease.door = kSocketDoor;
+    if (!status.ok()) return status;
+    return lease;
+  }
+  auto door = read_remote(link, key, 0, lease.memory, deadline);
+  if (!door) return door.status();
+  lease.door = door.value();
+  return lease;
+}
+
+// A reader that finds the block reused cannot tell why; the owner can.
+Status Reader::explain(const Key& key, Status status, Deadline deadline) {
+  if (status.code() != Code::evicted) return status;
+  const Status told = exists({key}, deadline).front();
+  return told.code() == Code::not_found || told.code() == Code::denied ? told : status;
+}
+
+Expected<Lease> Reader::get(const Key& asked, const ReadOptions& options, Deadline deadline) {
+  Key key = asked;
+  if (is_self(key.owner)) return get_here(key, options.writable);
+  if (key.deferred()) {
+    auto located = locate(key, deadline);
+    if (!located) return located.status();
+    key = std::move(located).value();
+  }
+  Lease lease;
+  const Status status = with_link(key, deadline, [&](const std::shared_ptr<Link>& link) {
+    auto got = get_remote(link, key, options.writable, deadline);
+    if (got) lease = std::move(got).value();
+    return got.status();
+  });
+  if (status.ok()) return lease;
+  return explain(key, status, deadline).within("get of " + key.describe());
+}
+
+std::vector<Expected<Lease>> Reader::get_batch(const std::vector<Key>& keys,
+                                               const ReadOptions& options, Deadline deadline) {
+  // Stored objects that only a transport leads to are all asked for before the first is waited for.
+  std::vector<std::unique_ptr<DoorRead>> under_way(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const Key& key = keys[i];
+    if (is_self(key.owner) || key.deferred() || (key.flags & Key::kLive)) continue;
+    auto opened = link(key.owner, &key, deadline);
+    if (!opened) continue;
+    const auto open_ways = ways(*opened.value());
+    if (open_ways.empty() || !open_ways.front().door) continue;
+    auto buffer = buffer_for(key.length);
+    if (!buffer) continue;
+    auto read = std::make_unique<DoorRead>(opened.value(), open_ways.front().door, key,
+                                           buffer.value());
+    if (read->start(deadline).ok()) under_way[i] = std::move(read);
+  }
+  std::vector<Expected<Lease>> results;
+  results.reserve(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    if (under_way[i] && under_way[i]->finish(deadline).ok()) {
+      Lease lease;
+      lease.holder = under_way[i]->buffer();
+      lease.memory = under_way[i]->buffer()->span().slice(
+          kHeaderSize, static_cast<std::size_t>(keys[i].length));
+      lease.writable = true;
+      lease.door = under_way[i]->door_name();
+      results.emplace_back(std::move(lease));
+      continue;
+    }
+    // Whatever went wrong on the quick way is found out, and told, by the ordinary one.
+    under_way[i].reset();
+    results.push_back(get(keys[i], options, deadline));
+  }
+  return results;
+}
+
+Expected<Lease> Reader::get_range(const Key& asked, std::uint64_t offset, std::uint64_t length,
+                                  Deadline deadline) {
+  Key key = asked;
+  if (key.deferred()) {
+    auto located = locate(key, deadline);
+    if (!located) return located.status();
+    key = std::move(located).value();
+  }
+  if (offset > key.length || length > key.length - offset)
+    return Status(Code::invalid, "bytes " + std::to_string(offset) + " to " +
+                                     std::to_string(offset + length) + " lie outside of " +
+                                     key.describe() + ", which has " + std::to_string(key.length));
+  const bool view = is_self(key.owner) || !(key.flags & Key::kLive);
+  Lease lease;
+  if (is_self(key.owner)) {
+    auto whole = get_here(key, false);
+    if (!whole) return whole;
+    lease = std::move(whole).value();
+    lease.memory = lease.memory.slice(offset, length);
+    return lease;
+  }
+  const Status status = with_link(key, deadline, [&](const std::shared_ptr<Link>& link) -> Status {
+    if (view && link->on_node() && doors_.allows(kShmDoor)) {
+      auto whole = view_in_segment(link, key, false, deadline);
+      if (whole) {
+        lease = std::move(whole).value();
+        lease.memory = lease.memory.slice(offset, length);
+        return {};
+      }
+      if (!try_next(whole.status(), *link)) return whole.status();
+    }
+    auto buffer = buffer_for(length);
+    if (!buffer) return buffer.status();
+    lease.memory = buffer.value()->span().slice(kHeaderSize, length);
+    lease.holder = buffer.value();
+    lease.writable = true;
+    auto door = read_remote(link, key, offset, lease.memory, deadline);
+    if (door) lease.door = door.value();
+    return door.status();
+  });
+  if (status.ok()) return lease;
+  return explain(key, status, deadline).within("get of a part of " + key.describe());
+}
+
+Expected<const char*> Reader::read_into(const Key& asked, std::uint64_t offset, Span into,
+                                        Deadline deadline) {
+  Key key = asked;
+  if (key.deferred()) {
+    auto located = locate(key, deadline);
+    if (!located) return located.status();
+    key = std::move(located).value();
+  }
+  if (is_self(key.owner)) {
+    auto here = get_range(key, offset, into.size, deadline);
+    if (!here) return here.status();
+    if (!into.empty()) std::memcpy(into.data, here->memory.data, into.size);
+    return here->door;
+  }
+  const char* door = "";
+  const Status status = with_link(key, deadline, [&](const std::shared_ptr<Link>& link) {
+    auto read = read_remote(link, key, offset, into, deadline);
+    if (read) door = read.value();
+    return read.status();
+  });
+  if (status.ok()) return door;
+  return explain(key, status, deadline).within("get of " + key.describe());
+}
+
+}  // namespace pshpc::objects

@@ -1,0 +1,277 @@
+#include "objects/service.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+
+namespace pshpc::objects {
+namespace {
+
+Status short_request() { return {Code::protocol, "a request ends before it says what it wants"}; }
+
+Status untrusted(const char* what) {
+  return {Code::denied,
+          std::string(what) + " in another process needs the job's secret: create both stores with "
+                              "Store.from_mpi(), or give them the same secret="};
+}
+
+// Keeps an object's block from reuse while it is sent.
+std::shared_ptr<const void> hold(std::shared_ptr<Owner> owner, const memory::Block& block) {
+  return std::shared_ptr<const void>(static_cast<const void*>(block.data),
+                                     [owner = std::move(owner), block](const void*) {
+                                       owner->unpin(block);
+                                     });
+}
+
+}  // namespace
+
+Expected<PayloadRange> payload_range(const Located& object, std::uint64_t offset,
+                                     std::uint64_t length) {
+  if (offset > object.length || length > object.length - offset)
+    return Status(Code::invalid, "bytes " + std::to_string(offset) + " to " +
+                                     std::to_string(offset + length) + " lie outside of object " +
+                                     std::to_string(object.object_id) + ", which has " +
+                                     std::to_string(object.length));
+  PayloadRange range;
+  const std::uint8_t* stored = object.block.data + kHeaderSize;
+  if ((object.flags & kRegistered) == 0) {
+    range.first = {stored + offset, static_cast<std::size_t>(length)};
+    return range;
+  }
+  const ObjectHeader& header = object.header();
+  const std::uint64_t live_offset = header.live_offset;
+  if (offset < live_offset)
+    range.first = {stored + offset,
+                   static_cast<std::size_t>(std::min(length, live_offset - offset))};
+  const std::uint64_t rest = length - range.first.size;
+  if (rest > 0) {
+    const std::uint64_t from = offset + range.first.size - live_offset;
+    range.second = {reinterpret_cast<const void*>(header.live_address + from),
+                    static_cast<std::size_t>(rest)};
+  }
+  if (range.first.empty()) std::swap(range.first, range.second);
+  return range;
+}
+
+void Service::handle(Kind kind, ConstSpan body, ConstSpan payload, std::vector<Fd> fds,
+                     const Caller& caller, const std::shared_ptr<Responder>& responder) {
+  WireReader in(body);
+  Responder& to = *responder;
+  Status status;
+  switch (kind) {
+    case Kind::locate: status = locate(in, to); break;
+    case Kind::exists: status = exists(in, to); break;
+    case Kind::evict: status = evict(in, to); break;
+    case Kind::segment: status = segment(in, caller, to); break;
+    case Kind::region: status = region(in, caller, to); break;
+    case Kind::reserve: status = reserve(in, caller, to); break;
+    case Kind::deliver: status = deliver(in, payload, caller, to); break;
+    case Kind::publish: status = publish(in, caller, to); break;
+    case Kind::abort: status = abort(in, caller, to); break;
+    case Kind::fetch: status = fetch(in, to); break;
+    case Kind::wait: status = wait(in, responder); break;
+    case Kind::pin_table: {
+      if (fds.size() != 1) {
+        status = Status(Code::protocol, "a pin table came without its descriptor");
+        break;
+      }
+      auto table = memory::PinTableView::open(std::move(fds.front()));
+      if (!table) {
+        status = table.status();
+        break;
+      }
+      owner_->add_reader(caller.connection, std::move(table).value());
+      to.reply({});
+      break;
+    }
+    default:
+      status = Status(Code::protocol, "a request of an unknown kind");
+  }
+  if (!status.ok()) to.reply(status);
+}
+
+Status Service::locate(WireReader& in, Responder& to) {
+  const ObjectRef object = ObjectRef::decode(in);
+  if (!in.at_end()) return short_request();
+  auto key = owner_->locate(object.object_id, object.capability);
+  if (!key) return key.status();
+  to.reply({}, key->encode());
+  return {};
+}
+
+Status Service::exists(WireReader& in, Responder& to) {
+  const auto count = in.get<std::uint32_t>();
+  WireWriter codes;
+  for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
+    const ObjectRef object = ObjectRef::decode(in);
+    codes.put(static_cast<std::uint8_t>(owner_->check(object.object_id, object.capability).code()));
+  }
+  if (!in.at_end()) return short_request();
+  to.reply({}, codes.bytes());
+  return {};
+}
+
+Status Service::evict(WireReader& in, Responder& to) {
+  const bool force = in.get<std::uint8_t>() != 0;
+  const auto count = in.get<std::uint32_t>();
+  std::vector<ObjectRef> objects;
+  for (std::uint32_t i = 0; i < count && in.ok(); ++i) objects.push_back(ObjectRef::decode(in));
+  if (!in.at_end()) return short_request();
+  WireWriter codes;
+  for (const ObjectRef& object : objects)
+    codes.put(static_cast<std::uint8_t>(
+        owner_->evict(object.object_id, object.capability, force).code()));
+  to.reply({}, codes.bytes());
+  return {};
+}
+
+Status Service::segment(WireReader& in, const Caller& caller, Responder& to) {
+  const ObjectRef object = ObjectRef::decode(in);
+  const auto id = in.get<std::uint16_t>();
+  const bool writable = in.get<std::uint8_t>() != 0;
+  if (!in.at_end()) return short_request();
+  if (!caller.local)
+    return {Code::unavailable, "segments are handed over on their node only"};
+  if (writable && !caller.trusted) return untrusted("storing objects");
+  if (!writable) {
+    const Status known = owner_->check(object.object_id, object.capability);
+    if (!known.ok()) return known;
+  }
+  const memory::Segment* segment = owner_->arena().segment(id);
+  if (segment == nullptr)
+    return {Code::not_found, "there is no segment " + std::to_string(id)};
+  auto fd = writable ? segment->reopen_writable() : segment->reopen_read_only();
+  if (!fd) return fd.status();
+  std::vector<Fd> fds;
+  fds.push_back(std::move(fd).value());
+  to.reply({}, {}, {}, nullptr, std::move(fds));
+  return {};
+}
+
+Status Service::region(WireReader& in, const Caller& caller, Responder& to) {
+  const ObjectRef object = ObjectRef::decode(in);
+  const auto id = in.get<std::uint32_t>();
+  const std::string door = in.get_text();
+  if (!in.at_end()) return short_request();
+  if (!caller.trusted) {
+    const Status known = owner_->check(object.object_id, object.capability);
+    if (!known.ok()) return known;
+  }
+  auto handle = exposure_.handle(door, id);
+  if (!handle) return handle.status();
+  owner_->grant_one_sided(caller.connection);
+  to.reply({}, handle.value());
+  return {};
+}
+
+Status Service::reserve(WireReader& in, const Caller& caller, Responder& to) {
+  const auto length = in.get<std::uint64_t>();
+  if (!in.at_end()) return short_request();
+  if (!caller.trusted) return untrusted("storing objects");
+  auto reservation = owner_->reserve(length, caller.connection);
+  if (!reservation) return reservation.status();
+  WireWriter out;
+  out.put(reservation->object_id);
+  out.put(reservation->block.segment);
+  out.put(reservation->block.offset);
+  to.reply({}, out.bytes());
+  return {};
+}
+
+Span Service::delivery(ConstSpan body, std::size_t size, const Caller& caller) {
+  WireReader in(body);
+  const auto object = in.get<std::uint64_t>();
+  const auto offset = in.get<std::uint64_t>();
+  if (!in.at_end() || !caller.trusted) return {};
+  auto reservation = owner_->reserved(object);
+  if (!reservation || offset > reservation->length || size > reservation->length - offset) return {};
+  return reservation->payload().slice(static_cast<std::size_t>(offset), size);
+}
+
+Status Service::deliver(WireReader& in, ConstSpan payload, const Caller& caller, Responder& to) {
+  const auto object = in.get<std::uint64_t>();
+  const auto offset = in.get<std::uint64_t>();
+  if (!in.ok()) return short_request();
+  if (!caller.trusted) return untrusted("storing objects");
+  auto reservation = owner_->reserved(object);
+  if (!reservation) return reservation.status();
+  // A door puts the bytes where delivery() said; a socket brings them behind the request.
+  const bool placed = !payload.empty();
+  if (!placed) {
+    const Status filled = owner_->fill(reservation.value(), offset, in.rest());
+    if (!filled.ok()) return filled;
+  }
+  to.reply({});
+  return {};
+}
+
+Status Service::publish(WireReader& in, const Caller& caller, Responder& to) {
+  const auto object = in.get<std::uint64_t>();
+  Policy policy;
+  policy.time_to_live = in.get<std::int64_t>();
+  policy.flags = in.get<std::uint32_t>();
+  if (!in.at_end()) return short_request();
+  if (!caller.trusted) return untrusted("storing objects");
+  if ((policy.flags & ~kPinned) != 0 || policy.time_to_live < 0)
+    return {Code::invalid, "an unknown policy"};
+  auto key = owner_->publish(object, policy);
+  if (!key) return key.status();
+  to.reply({}, key->encode());
+  return {};
+}
+
+Status Service::abort(WireReader& in, const Caller& caller, Responder& to) {
+  const auto object = in.get<std::uint64_t>();
+  if (!in.at_end()) return short_request();
+  if (!caller.trusted) return untrusted("storing objects");
+  owner_->abort(object);
+  to.reply({});
+  return {};
+}
+
+Status Service::fetch(WireReader& in, Responder& to) {
+  const ObjectRef object = ObjectRef::decode(in);
+  const auto offset = in.get<std::uint64_t>();
+  const auto length = in.get<std::uint64_t>();
+  if (!in.at_end()) return short_request();
+  auto located = owner_->pin(object.object_id, object.capability);
+  if (!located) return located.status();
+  auto keep = hold(owner_, located->block);
+  if (length > to.room())
+    return {Code::invalid, "more bytes asked for at once than one reply takes"};
+  auto range = payload_range(located.value(), offset, length);
+  if (!range) return range.status();
+
+  WireWriter facts;
+  facts.put(located->generation);
+  facts.put(located->header().sequence.load(std::memory_order_acquire));
+  facts.put(located->length);
+  facts.put(located->flags & kRegistered ? located->header().live_offset : std::uint64_t{0});
+  if (!range->second.empty())
+    return {Code::invalid, "a live object's description and its data are fetched separately"};
+  to.reply({}, facts.bytes(), range->first, std::move(keep), {});
+  return {};
+}
+
+Status Service::wait(WireReader& in, const std::shared_ptr<Responder>& to) {
+  const ObjectRef object = ObjectRef::decode(in);
+  if (!in.at_end()) return short_request();
+  std::weak_ptr<Owner> weak = owner_;
+  owner_->when_published(object.object_id, object.capability, [weak, object, to](Status status) {
+    const auto owner = weak.lock();
+    if (!status.ok() || !owner) {
+      to->reply(status.ok() ? Status(Code::closed, "the owner closed its store") : status);
+      return;
+    }
+    auto key = owner->locate(object.object_id, object.capability);
+    if (key)
+      to->reply({}, key->encode());
+    else
+      to->reply(key.status());
+  });
+  return {};
+}
+
+}  // namespace pshpc::objects

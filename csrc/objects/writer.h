@@ -1,0 +1,18 @@
+#pragma once
+// Storing in another process's memory: a block is reserved there, filled through the cheapest door,
+// and published. Until then nobody sees it; a writer that dies loses only its reservation.
+
+#include <memory>
+#include <vector>
+
+#include "objects/doors.h"
+#include "objects/link.h"
+#include "objects/owner.h"
+
+namespace pshpc::objects {
+
+Expected<Key> write_to(const std::shared_ptr<Link>& link, const Exposure& exposure,
+                       const DoorChoice& doors, std::uint64_t length,
+                       const std::vector<Part>& parts, const Policy& policy, Deadline deadline);
+
+}  // namespace pshpc::objects

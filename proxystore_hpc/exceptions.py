@@ -1,0 +1,303 @@
+"""Every error that this package raises on purpose.
+
+All derive from [`ProxyStoreHpcError`][proxystore_hpc.exceptions.ProxyStoreHpcError], survive
+pickling with their attributes, and are cheap to import. Errors of the C++ core arrive through
+[`from_code`][proxystore_hpc.exceptions.from_code], the only place where its codes are translated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AccessDeniedError",
+    "ConfigError",
+    "DoorError",
+    "DoorUnavailableError",
+    "ForkedError",
+    "InvalidArgumentError",
+    "InvalidKeyError",
+    "NonProxiableTypeError",
+    "ObjectChangedError",
+    "ObjectError",
+    "ObjectEvictedError",
+    "ObjectMissingError",
+    "ObjectPinnedError",
+    "OperationTimeoutError",
+    "OwnerGoneError",
+    "PeerError",
+    "PeerLostError",
+    "ProtocolError",
+    "ProxyResolveError",
+    "ProxyResolveMissingKeyError",
+    "ProxyStoreFactoryError",
+    "ProxyStoreHpcError",
+    "SerializationError",
+    "StoreClosedError",
+    "StoreError",
+    "StoreExistsError",
+    "StoreFullError",
+    "SystemCallError",
+    "from_code",
+]
+
+
+def _rebuild(
+    cls: type[ProxyStoreHpcError], args: tuple[Any, ...], state: dict[str, Any]
+) -> ProxyStoreHpcError:
+    # Constructors format their message from parts; unpickling must not format it again.
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ProxyStoreHpcError(Exception):
+    """Base of all errors of this package."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class ConfigError(ProxyStoreHpcError, ValueError):
+    """A configuration has an unknown field, or a value of the wrong kind."""
+
+
+class InvalidArgumentError(ProxyStoreHpcError, ValueError):
+    """An argument is outside what the operation accepts."""
+
+
+class InvalidKeyError(InvalidArgumentError):
+    """The key is malformed, truncated, or belongs to another job."""
+
+    def __init__(self, message: str, *, key: object = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class SerializationError(ProxyStoreHpcError):
+    """An object cannot be turned into bytes, or bytes cannot be turned into an object."""
+
+
+class OperationTimeoutError(ProxyStoreHpcError, TimeoutError):
+    """An operation did not end within its deadline.
+
+    Attributes:
+        timeout: The deadline that was exceeded, in seconds, or `None` if unknown.
+    """
+
+    def __init__(self, message: str, *, timeout: float | None = None) -> None:
+        super().__init__(message)
+        self.timeout = timeout
+
+
+class ForkedError(ProxyStoreHpcError):
+    """A store or connection of the parent was used in a forked child."""
+
+
+class SystemCallError(ProxyStoreHpcError):
+    """The operating system refused something that no other error describes.
+
+    Attributes:
+        errno: The error number, or `None` if unknown.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class StoreError(ProxyStoreHpcError):
+    """Base of the errors of a store."""
+
+
+class StoreExistsError(StoreError):
+    """A store of this name is already registered in this process."""
+
+
+class StoreClosedError(StoreError):
+    """The store was closed before the operation began."""
+
+
+class StoreFullError(StoreError):
+    """The object does not fit into the memory that the store may use.
+
+    Attributes:
+        requested: Bytes asked for.
+        capacity: Bytes that the store may use.
+        used: Bytes in use.
+        largest_free: Length in bytes of the largest free block.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        requested: int = 0,
+        capacity: int = 0,
+        used: int = 0,
+        largest_free: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.requested = requested
+        self.capacity = capacity
+        self.used = used
+        self.largest_free = largest_free
+
+
+class ProxyStoreFactoryError(StoreError):
+    """The proxy was not created by a store, so no store or key belongs to it."""
+
+
+class NonProxiableTypeError(StoreError, TypeError):
+    """A proxy of this type would be misleading: `None` and `bool` are compared by identity."""
+
+
+class ObjectError(StoreError):
+    """Base of the errors about one stored object.
+
+    Attributes:
+        key: The object's key, or `None` where it is not known.
+    """
+
+    def __init__(self, message: str, *, key: object = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class ObjectMissingError(ObjectError, LookupError):
+    """The owner holds no object of this key and knows of none that it had."""
+
+
+class ObjectEvictedError(ObjectError, LookupError):
+    """The object existed and was evicted, or its time to live ended."""
+
+
+class ObjectChangedError(ObjectError):
+    """Live memory kept changing while it was read, until the deadline."""
+
+
+class ObjectPinnedError(ObjectError):
+    """The object is pinned, or a view of it is alive, so it cannot be taken away."""
+
+
+class ProxyResolveError(ProxyStoreHpcError):
+    """A proxy's factory failed.
+
+    Attributes:
+        cause: The exception that the factory raised.
+    """
+
+    def __init__(self, message: str, cause: BaseException) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class ProxyResolveMissingKeyError(ObjectMissingError):
+    """The object that a proxy stands for is not in its store.
+
+    Attributes:
+        key: Key of the object.
+        store_type: Type of the store that was asked.
+        store_name: Name of the store that was asked.
+        owner: The process that should hold the object, as text, or `None` if unknown.
+    """
+
+    def __init__(
+        self, key: object, store_type: type[Any], store_name: str, owner: str | None = None
+    ) -> None:
+        held_by = f", which {owner} should hold," if owner else ""
+        super().__init__(
+            f"the object of key {key!r}{held_by} is not in {store_type.__name__} {store_name!r}. "
+            "It was probably evicted while proxies of it were still in use: evict it later, or "
+            "create the proxy without evict=True.",
+            key=key,
+        )
+        self.store_type = store_type
+        self.store_name = store_name
+        self.owner = owner
+
+
+class PeerError(ProxyStoreHpcError):
+    """Base of the errors about another process.
+
+    Attributes:
+        peer: The other process, as text (host, pid or address), or `None` if unknown.
+    """
+
+    def __init__(self, message: str, *, peer: str | None = None) -> None:
+        super().__init__(message)
+        self.peer = peer
+
+
+class OwnerGoneError(PeerError):
+    """The process that owns the object has ended, and its objects with it."""
+
+
+class PeerLostError(PeerError):
+    """The connection to a process broke while it was in use."""
+
+
+class AccessDeniedError(PeerError):
+    """A process refused access: a wrong capability, secret or user."""
+
+
+class ProtocolError(PeerError):
+    """A process sent something that does not follow the protocol."""
+
+
+class DoorError(ProxyStoreHpcError):
+    """Base of the errors about a transport."""
+
+
+class DoorUnavailableError(DoorError):
+    """A transport that was asked for cannot be used.
+
+    Attributes:
+        door: Name of the transport, such as `"shm"` or `"ucx"`; empty if none could be used.
+        reason: Why it cannot be used, and how to get it.
+    """
+
+    def __init__(self, door: str, reason: str) -> None:
+        super().__init__(f"the {door} door cannot be used: {reason}" if door else reason)
+        self.door = door
+        self.reason = reason
+
+
+_BY_CODE: dict[str, type[ProxyStoreHpcError]] = {
+    "invalid": InvalidArgumentError,
+    "invalid_key": InvalidKeyError,
+    "not_found": ObjectMissingError,
+    "evicted": ObjectEvictedError,
+    "owner_gone": OwnerGoneError,
+    "peer_lost": PeerLostError,
+    "timed_out": OperationTimeoutError,
+    "full": StoreFullError,
+    "closed": StoreClosedError,
+    "denied": AccessDeniedError,
+    "protocol": ProtocolError,
+    "unavailable": DoorUnavailableError,
+    "changed": ObjectChangedError,
+    "pinned": ObjectPinnedError,
+    "forked": ForkedError,
+    "system": SystemCallError,
+}
+
+
+def from_code(code: str, message: str, **details: Any) -> ProxyStoreHpcError:
+    """Translates a status of the C++ core into an exception, which the caller raises.
+
+    Args:
+        code: Name of the status, such as `"not_found"`. An unknown one gives the base class.
+        message: What happened, to what, and what to do.
+        details: Attributes for the exception (`key`, `peer`, `door`, `requested`, `errno`, ...).
+    """
+    cls = _BY_CODE.get(code, ProxyStoreHpcError)
+    if cls is InvalidArgumentError and "key" in details:
+        cls = InvalidKeyError
+    error: ProxyStoreHpcError
+    if cls is DoorUnavailableError:
+        error = DoorUnavailableError(str(details.pop("door", "")), message)
+    else:
+        error = cls(message)
+    error.__dict__.update(details)
+    return error

@@ -1,0 +1,1 @@
+"""Small helpers without a better home; nothing here imports another part of the package."""
