@@ -49,10 +49,13 @@ make_environment() {
     stamp=$VENV/.proxystore_hpc.$(printf '%s' "$extras" | tr ',' '-')
     key=$(cat pyproject.toml proxystore_hpc/_version.py ci/lib/environment.sh | cksum)
     if [ "$(cat "$stamp" 2>/dev/null)" != "$key $extras" ]; then
-        say "installing proxystore_hpc[$extras] and what it needs (a few minutes the first time)"
+        say "installing the build tools"
         pip_install --upgrade pip
         # The build runs in this environment, so that a later call compiles only what changed.
         pip_install "setuptools>=77" "pybind11>=2.13" $("$PYTHON" ci/buildsys/ucx_sdk.py)
+        say "building the extension modules"
+        "$PYTHON" setup.py -q build_ext --inplace
+        say "installing proxystore_hpc[$extras] (downloads about 150 MB the first time)"
         pip_install --no-build-isolation -e ".[$extras]"
         printf '%s %s' "$key" "$extras" >"$stamp"
     else

@@ -48,16 +48,9 @@ class PartsView {
 // An instance that Python holds. In a forked child it is neither used nor taken apart.
 class PyInstance {
  public:
-  PyInstance(InstanceOptions options, const py::list& capsules) {
-    std::vector<fabric::DoorHandle> doors;
-    for (const py::handle& item : capsules) {
-      auto* door =
-          static_cast<fabric::DoorHandle*>(PyCapsule_GetPointer(item.ptr(), fabric::kDoorCapsule));
-      if (door == nullptr) throw py::error_already_set();
-      doors.push_back(*door);
-    }
+  explicit PyInstance(InstanceOptions options) {
     py::gil_scoped_release release;
-    auto made = Instance::create(std::move(options), std::move(doors));
+    auto made = Instance::create(std::move(options));
     py::gil_scoped_acquire acquire;
     instance_ = check(std::move(made));
   }
@@ -75,6 +68,17 @@ class PyInstance {
   void close() {
     py::gil_scoped_release release;
     instance_->close();
+  }
+  void open_door(const py::object& capsule) {
+    auto* door = static_cast<fabric::DoorHandle*>(
+        PyCapsule_GetPointer(capsule.ptr(), fabric::kDoorCapsule));
+    if (door == nullptr) throw py::error_already_set();
+    Instance& instance = use();
+    const Status status = [&] {
+      py::gil_scoped_release release;
+      return instance.open_door(*door);
+    }();
+    check(status);
   }
   std::shared_ptr<objects::Owner> owner() const { return instance_->owner(); }
 
@@ -300,8 +304,7 @@ class PyLiveMemory {
 std::unique_ptr<PyInstance> open_instance(
     const std::string& store, std::uint64_t capacity, std::uint64_t pool_capacity, double grace,
     const std::vector<std::string>& doors, const std::optional<py::bytes>& secret,
-    const std::string& host, std::uint16_t port, bool polling, double spin,
-    const py::list& capsules) {
+    const std::string& host, std::uint16_t port, bool polling, double spin) {
   InstanceOptions options;
   options.store = store;
   options.owner.arena.name = "pshpc-" + store;
@@ -316,7 +319,7 @@ std::unique_ptr<PyInstance> open_instance(
   options.progress.mode =
       polling ? fabric::ProgressMode::polling : fabric::ProgressMode::adaptive;
   options.progress.spin = static_cast<Nanoseconds>(spin * 1e9);
-  return std::make_unique<PyInstance>(std::move(options), capsules);
+  return std::make_unique<PyInstance>(std::move(options));
 }
 
 }  // namespace
@@ -328,7 +331,8 @@ void bind_instance(py::module_& module) {
            py::arg("pool_capacity") = 0, py::arg("grace") = 0.1,
            py::arg("doors") = std::vector<std::string>{}, py::arg("secret") = py::none(),
            py::arg("host") = "", py::arg("port") = 0, py::arg("polling") = false,
-           py::arg("spin") = 50e-6, py::arg("capsules") = py::list())
+           py::arg("spin") = 50e-6)
+      .def("open_door", &PyInstance::open_door, py::arg("capsule"))
       .def_property_readonly(
           "address", [](PyInstance& self) { return to_bytes(self.owner()->self().encode()); })
       .def_property_readonly(

@@ -103,7 +103,7 @@ void Progress::unwatch(int fd) {
 
 Status Progress::add(Source* source) {
   epoll_event event{};
-  event.events = EPOLLIN;
+  event.events = EPOLLIN | EPOLLONESHOT;
   event.data.fd = source->fd();
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, source->fd(), &event) != 0)
     return system_error("watching a transport");
@@ -200,6 +200,15 @@ unsigned Progress::poll_sources() {
   return events;
 }
 
+// One wake-up per arming: a transport that a caller drives meanwhile must not wake this thread with
+// every packet.
+void Progress::listen_once(int fd) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLONESHOT;
+  event.data.fd = fd;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event);
+}
+
 Progress::Rest Progress::arm_sources() {
   std::lock_guard<std::mutex> dispatching(dispatch_);
   std::vector<Source*> sources;
@@ -213,6 +222,8 @@ Progress::Rest Progress::arm_sources() {
       rest = Rest::soon;
     else if (!source->arm())
       return Rest::awake;
+    else
+      listen_once(source->fd());
   }
   return rest;
 }
@@ -265,8 +276,10 @@ unsigned Progress::dispatch_ready(Nanoseconds timeout) {
       const auto found = watchers_.find(event.data.fd);
       if (found != watchers_.end()) watcher = found->second;
     }
-    // A transport's descriptor has no watcher: its wake-up alone is the news.
-    if (watcher) watcher->on_ready(event.events);
+    // A transport's descriptor has no watcher: it wakes the sleeper, and progress() tells how much
+    // there was to do. It stays readable until the transport is armed again.
+    if (!watcher) continue;
+    watcher->on_ready(event.events);
     ++handled;
   }
   return handled;

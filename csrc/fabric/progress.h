@@ -88,6 +88,7 @@ class Progress {
   void run();
   unsigned poll_sources();
   enum class Rest { awake, soon, until_event };
+  void listen_once(int fd);
   Rest arm_sources();
   unsigned run_jobs();
   Nanoseconds run_timers();

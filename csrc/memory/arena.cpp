@@ -102,7 +102,8 @@ Expected<std::unique_ptr<Segment>> Arena::make_segment(std::uint32_t id, const G
   options.huge_pages = options_.huge_pages;
   options.limits = options_.limits;
   auto segment = Segment::create(options);
-  if (segment || segment.status().code() != Code::full || growth.size == growth.least) return segment;
+  if (segment || segment.status().code() != Code::full || growth.size == growth.least)
+    return segment;
   options.size = growth.least;
   return Segment::create(options);
 }
@@ -140,8 +141,8 @@ Status Arena::refuse(std::uint64_t requested, const std::string& why) {
   FullReport report;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    report = {requested, options_.capacity, mapped_, allocator_.used(), allocator_.largest_free(),
-              available};
+    report = {requested,         options_.capacity,         mapped_,
+              allocator_.used(), allocator_.largest_free(), available};
     last_full_ = report;
   }
   const auto text = [](std::uint64_t value) { return std::to_string(value); };
@@ -179,8 +180,8 @@ Status Arena::warm(std::uint64_t bytes) {
 Status Arena::fill(const Block& block, std::uint64_t offset, ConstSpan source) {
   if (inherited()) return forked();
   Segment* segment = find_segment(block.segment);
-  if (segment == nullptr || block.offset + block.size > segment->size() ||
-      offset > block.size || source.size > block.size - offset) {
+  if (segment == nullptr || block.offset + block.size > segment->size() || offset > block.size ||
+      source.size > block.size - offset) {
     return {Code::invalid, "writing " + std::to_string(source.size) + " bytes at " +
                                std::to_string(offset) + " of a block of " +
                                std::to_string(block.size)};

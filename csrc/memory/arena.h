@@ -20,12 +20,12 @@
 namespace pshpc::memory {
 
 struct ArenaOptions {
-  std::string name = "pshpc";           // shows in /proc/PID/maps
-  std::uint64_t capacity = 0;           // bytes of all segments; 0: default_capacity(1)
-  std::uint64_t first_segment = 0;      // 0: chosen; later segments double up to 1 GiB or the request
-  bool huge_pages = true;               // advise where the kernel can give them for shared memory
-  std::uint32_t first_region = 0;       // Region::id of segment 0; the others count up from it
-  std::function<MemoryLimits()> limits; // empty: read_memory_limits()
+  std::string name = "pshpc";       // shows in /proc/PID/maps
+  std::uint64_t capacity = 0;       // bytes of all segments; 0: default_capacity(1)
+  std::uint64_t first_segment = 0;  // 0: chosen; later segments double up to 1 GiB or the request
+  bool huge_pages = true;           // advise where the kernel can give them for shared memory
+  std::uint32_t first_region = 0;   // Region::id of segment 0; the others count up from it
+  std::function<MemoryLimits()> limits;  // empty: read_memory_limits()
 };
 
 // A piece of a segment. Plain data: give it back with Arena::release().

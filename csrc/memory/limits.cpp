@@ -51,16 +51,22 @@ bool lists(const std::string& commas, const std::string& word) {
 }
 
 struct Hierarchy {
-  const char* filesystem;               // as mountinfo names it
-  const char* controller;               // v1: among the mount's options
-  std::vector<const char*> limits;      // each file may hold a limit
+  const char* filesystem;           // as mountinfo names it
+  const char* controller;           // v1: among the mount's options
+  std::vector<const char*> limits;  // each file may hold a limit
   const char* usage;
   std::vector<const char*> reclaimable;  // in memory.stat: file pages, which the kernel can drop
 };
 
-const Hierarchy kVersion2{"cgroup2", "", {"memory.max", "memory.high"}, "memory.current",
+const Hierarchy kVersion2{"cgroup2",
+                          "",
+                          {"memory.max", "memory.high"},
+                          "memory.current",
                           {"inactive_file", "active_file"}};
-const Hierarchy kVersion1{"cgroup", "memory", {"memory.limit_in_bytes"}, "memory.usage_in_bytes",
+const Hierarchy kVersion1{"cgroup",
+                          "memory",
+                          {"memory.limit_in_bytes"},
+                          "memory.usage_in_bytes",
                           {"total_inactive_file", "total_active_file"}};
 
 struct Mount {
@@ -123,8 +129,8 @@ void account(const std::string& root, const Hierarchy& hierarchy, MemoryLimits& 
   std::string group = own_group(root, hierarchy);
   // A container often has only its own group mounted, under a path that it cannot see.
   if (mount.root != "/") {
-    group = group.compare(0, mount.root.size(), mount.root) == 0 ? group.substr(mount.root.size())
-                                                                : "";
+    group =
+        group.compare(0, mount.root.size(), mount.root) == 0 ? group.substr(mount.root.size()) : "";
   }
   if (group.compare(0, 3, "/..") == 0) group.clear();
   while (!group.empty() && group.back() == '/') group.pop_back();

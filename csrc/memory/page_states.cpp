@@ -18,7 +18,8 @@ bool test(std::uint64_t word, std::uint64_t page) { return (word >> (page % 64) 
 
 }  // namespace
 
-PageStates::PageStates(std::uint64_t pages) : written_((pages + 63) / 64), mapped_(written_.size()) {}
+PageStates::PageStates(std::uint64_t pages)
+    : written_((pages + 63) / 64), mapped_(written_.size()) {}
 
 PageStates::Run PageStates::run(std::uint64_t begin, std::uint64_t end) const {
   const auto load = [](const Bits& bits, std::uint64_t i) {

@@ -1,5 +1,6 @@
 #pragma once
-// How far every page of a segment has come: which way of writing to it is the fastest depends on it.
+// How far every page of a segment has come: which way of writing to it is the fastest depends on
+// it.
 
 #include <atomic>
 #include <cstdint>

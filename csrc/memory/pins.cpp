@@ -102,7 +102,7 @@ void PinTable::release(std::uint32_t slot) {
 }
 
 Expected<std::unique_ptr<PinTableView>> PinTableView::open(Fd fd) {
-  struct stat facts {};
+  struct stat facts{};
   if (::fstat(fd.get(), &facts) != 0) return system_error("looking at a peer's pin table");
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
   if (seals < 0 || (seals & kSizeSeals) != kSizeSeals) {

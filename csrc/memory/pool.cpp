@@ -53,8 +53,9 @@ Expected<Pool::Buffer> Pool::take_overflow(std::uint64_t size, const Status& why
   auto mapping = Mapping::anonymous(align_up(std::max<std::uint64_t>(size, 1), page_size()));
   if (!mapping) return Status(Code::full, mapping.status().message());
   ::madvise(mapping->data(), mapping->size(), MADV_HUGEPAGE);
-  log_warn_once("the receive pool is full: larger transfers go to memory that is faulted in anew, "
-                "which is several times slower; drop results earlier or raise the pool's capacity");
+  log_warn_once(
+      "the receive pool is full: larger transfers go to memory that is faulted in anew, "
+      "which is several times slower; drop results earlier or raise the pool's capacity");
   Buffer buffer;
   buffer.pool_ = shared_from_this();
   buffer.block_ = {kNoSegment, 0, mapping->size(), mapping->data()};

@@ -99,7 +99,8 @@ Status reserve_by_file(int fd, std::uint64_t offset, std::uint64_t length) {
 Status populate(Span span) {
   if (span.empty()) return {};
   const auto begin = reinterpret_cast<std::uintptr_t>(span.data) & ~(page_size() - 1);
-  const std::uintptr_t end = align_up(reinterpret_cast<std::uintptr_t>(span.data) + span.size, page_size());
+  const std::uintptr_t end =
+      align_up(reinterpret_cast<std::uintptr_t>(span.data) + span.size, page_size());
   int result;
   do {
     result = ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);
@@ -207,7 +208,8 @@ Status Segment::write_through_file(std::uint64_t offset, ConstSpan source) {
     const std::size_t length = std::min<std::size_t>(source.size, kWriteChunk);
     const ssize_t wrote = ::pwrite(fd(), source.data, length, static_cast<off_t>(offset));
     if (wrote < 0 && errno == EINTR) continue;
-    if (wrote <= 0) return system_error("writing " + std::to_string(length) + " bytes to a segment");
+    if (wrote <= 0)
+      return system_error("writing " + std::to_string(length) + " bytes to a segment");
     offset += static_cast<std::uint64_t>(wrote);
     source = source.from(static_cast<std::size_t>(wrote));
   }

@@ -35,8 +35,8 @@ class Segment {
   struct Options {
     std::uint32_t id = 0;
     std::uint32_t region_id = 0;
-    std::string name;         // shows in /proc/PID/maps
-    std::uint64_t size = 0;   // a multiple of the page size
+    std::string name;        // shows in /proc/PID/maps
+    std::uint64_t size = 0;  // a multiple of the page size
     bool huge_pages = true;
     Reservation reservation = Reservation::automatic;
     // Asked before every slice that is reserved.

@@ -17,9 +17,9 @@ namespace pshpc::objects {
 // Any thread.
 class Exposure {
  public:
-  // Doors are added before any region.
-  void add_door(fabric::DoorHandle door) { doors_.push_back(std::move(door)); }
-  const std::vector<fabric::DoorHandle>& doors() const { return doors_; }
+  // What is exposed already is exposed at the new door too. Doors stay.
+  void add_door(fabric::DoorHandle door);
+  std::vector<fabric::DoorHandle> doors() const;
   fabric::DoorHandle door(const std::string& name) const;
 
   // At every door. A door that cannot register it is left out and said so once; readers then come
@@ -32,8 +32,13 @@ class Exposure {
   std::uint32_t next_live_region() { return next_live_++; }
 
  private:
-  std::vector<fabric::DoorHandle> doors_;
+  void expose(fabric::Door& door, const memory::Region& region);
+
+  // Held while registering: a region and a door that come at the same time must meet.
+  std::mutex changing_;
   mutable std::mutex mutex_;
+  std::vector<fabric::DoorHandle> doors_;
+  std::map<std::uint32_t, memory::Region> regions_;
   std::map<std::pair<std::string, std::uint32_t>, Bytes> handles_;
   std::atomic<std::uint32_t> next_live_{1u << 31};
 };

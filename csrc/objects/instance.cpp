@@ -45,15 +45,14 @@ void LiveMemory::close() {
 Instance::Instance(InstanceOptions options)
     : options_(std::move(options)), birth_(fork_generation()), progress_(options_.progress) {}
 
-Expected<std::unique_ptr<Instance>> Instance::create(InstanceOptions options,
-                                                     std::vector<fabric::DoorHandle> doors) {
+Expected<std::unique_ptr<Instance>> Instance::create(InstanceOptions options) {
   std::unique_ptr<Instance> instance(new Instance(std::move(options)));
-  const Status status = instance->start(std::move(doors));
+  const Status status = instance->start();
   if (!status.ok()) return status.within("opening store '" + instance->options_.store + "'");
   return instance;
 }
 
-Status Instance::start(std::vector<fabric::DoorHandle> doors) {
+Status Instance::start() {
   Status status = progress_.start();
   if (!status.ok()) return status;
 
@@ -67,11 +66,6 @@ Status Instance::start(std::vector<fabric::DoorHandle> doors) {
   pool_ = memory::Pool::create(options_.pool);
   service_ = std::make_unique<Service>(owner_, exposure_);
   messenger_ = std::make_unique<Messenger>(*service_);
-  for (fabric::DoorHandle& door : doors) {
-    status = door->start(progress_, *messenger_);
-    if (!status.ok()) return status.within("starting the " + door->name() + " door");
-    exposure_.add_door(std::move(door));
-  }
   registrations_ = std::make_unique<memory::RegistrationCache>(
       [this](Span span) -> Expected<std::shared_ptr<void>> {
         const std::uint32_t id = exposure_.next_live_region();
@@ -107,6 +101,13 @@ Status Instance::start(std::vector<fabric::DoorHandle> doors) {
 }
 
 Instance::~Instance() { close(); }
+
+Status Instance::open_door(fabric::DoorHandle door) {
+  const Status started = door->start(progress_, *messenger_);
+  if (!started.ok()) return started.within("starting the " + door->name() + " door");
+  exposure_.add_door(std::move(door));
+  return {};
+}
 
 Status Instance::usable() const {
   if (birth_ != fork_generation())

@@ -53,8 +53,7 @@ class LiveMemory {
 
 class Instance {
  public:
-  static Expected<std::unique_ptr<Instance>> create(InstanceOptions options,
-                                                    std::vector<fabric::DoorHandle> doors);
+  static Expected<std::unique_ptr<Instance>> create(InstanceOptions options);
   ~Instance();
 
   // Code::forked in a child of the process that made it.
@@ -66,6 +65,9 @@ class Instance {
   memory::Pool& pool() { return *pool_; }
   const Exposure& exposure() const { return exposure_; }
 
+  // From now on peers may come in, and are reached, through this door.
+  Status open_door(fabric::DoorHandle door);
+
   // The payload is `prefix`, then, from `live_offset` on, `live`; the caller keeps that alive.
   Expected<std::unique_ptr<LiveMemory>> expose_live(ConstSpan prefix, std::uint64_t live_offset,
                                                     Span live);
@@ -75,7 +77,7 @@ class Instance {
 
  private:
   explicit Instance(InstanceOptions options);
-  Status start(std::vector<fabric::DoorHandle> doors);
+  Status start();
 
   const InstanceOptions options_;
   const std::uint32_t birth_;

@@ -57,10 +57,16 @@ Ref decode_class(PyObject* cls) {
   return array;
 }
 
+constexpr std::string_view kUnhashable = "unhashable type: '";
+
+const char* class_name(PyObject* cls) {
+  return cls != nullptr && PyType_Check(cls) ? reinterpret_cast<PyTypeObject*>(cls)->tp_name
+                                             : "object";
+}
+
 /// What hash() of an instance of the class usually raises; the class may be null.
 Ref unhashable(PyObject* cls) {
-  const char* name = cls != nullptr && PyType_Check(cls) ? reinterpret_cast<PyTypeObject*>(cls)->tp_name : "object";
-  Ref message = Ref::steal(PyUnicode_FromFormat("unhashable type: '%s'", name));
+  Ref message = Ref::steal(PyUnicode_FromFormat("%s%s'", kUnhashable.data(), class_name(cls)));
   if (!message) return Ref();
   return Ref::steal(PyObject_CallOneArg(PyExc_TypeError, message.get()));
 }
@@ -68,12 +74,19 @@ Ref unhashable(PyObject* cls) {
 /// Whether the exception is what `unhashable` makes, so that it need not travel.
 bool is_usual(PyObject* error, PyObject* cls) {
   if (!Py_IS_TYPE(error, reinterpret_cast<PyTypeObject*>(PyExc_TypeError))) return false;
-  Ref usual = unhashable(cls);
-  Ref expected = Ref::steal(usual ? PyObject_Str(usual.get()) : nullptr);
-  Ref actual = Ref::steal(expected ? PyObject_Str(error) : nullptr);
-  bool same = actual && PyUnicode_Compare(actual.get(), expected.get()) == 0;
-  PyErr_Clear();
-  return same;
+  PyObject* args = reinterpret_cast<PyBaseExceptionObject*>(error)->args;
+  if (PyTuple_GET_SIZE(args) != 1 || !PyUnicode_Check(PyTuple_GET_ITEM(args, 0))) return false;
+  Py_ssize_t length = 0;
+  const char* text = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(args, 0), &length);
+  if (text == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  const std::string_view message(text, length);
+  const std::string_view name(class_name(cls));
+  return message.size() == kUnhashable.size() + name.size() + 1 &&
+         message.substr(0, kUnhashable.size()) == kUnhashable &&
+         message.substr(kUnhashable.size(), name.size()) == name && message.back() == '\'';
 }
 
 /// What stands in a pickle for a default hash: `()` for the usual TypeError, `(hash, token)` for a

@@ -1,12 +1,11 @@
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -39,13 +38,6 @@ ArenaOptions options(std::uint64_t capacity, std::uint64_t first_segment = 0) {
   return chosen;
 }
 
-Bytes noise(std::size_t size, std::uint64_t seed) {
-  std::mt19937_64 random(seed);
-  Bytes bytes(size);
-  for (auto& byte : bytes) byte = static_cast<std::uint8_t>(random());
-  return bytes;
-}
-
 }  // namespace
 
 TEST(arena_block_is_aligned_and_usable) {
@@ -54,7 +46,8 @@ TEST(arena_block_is_aligned_and_usable) {
     auto block = arena.allocate(size);
     REQUIRE(block.ok());
     CHECK(block->size >= size);
-    CHECK_EQ(reinterpret_cast<std::uintptr_t>(block->data) % (size >= 65536 ? page_size() : 64), 0u);
+    CHECK_EQ(reinterpret_cast<std::uintptr_t>(block->data) % (size >= 65536 ? page_size() : 64),
+             0u);
     CHECK_EQ(block->data, arena.segment(block->segment)->data() + block->offset);
     std::memset(block->data, 7, block->size);
   }
@@ -99,7 +92,8 @@ TEST(arena_too_small_to_hold_anything) {
 
 TEST(arena_refuses_absurd_sizes) {
   Arena arena(options(32 * kMiB));
-  for (std::uint64_t size : {std::uint64_t{1} << 48, (std::uint64_t{1} << 48) + 1, ~std::uint64_t{0}}) {
+  for (std::uint64_t size :
+       {std::uint64_t{1} << 48, (std::uint64_t{1} << 48) + 1, ~std::uint64_t{0}}) {
     auto refused = arena.allocate(size);
     REQUIRE(!refused.ok());
     CHECK_EQ(refused.status().code(), Code::full);
@@ -192,85 +186,6 @@ TEST(arena_hook_sees_segments_and_can_refuse) {
   CHECK_EQ(arena.segment(2), nullptr);
 }
 
-TEST(arena_fill_over_every_mixture_of_pages) {
-  Arena arena(options(32 * kMiB));
-  std::mt19937_64 random(11);
-  for (int round = 0; round < 6; ++round) {
-    auto block = arena.allocate(3 * kMiB + 777);
-    REQUIRE(block.ok());
-    // Parts that were written by address, through the file, or not at all, in any order.
-    Bytes expected(block->size, 0);
-    std::memcpy(expected.data(), block->data, block->size);
-    for (int part = 0; part < 60; ++part) {
-      const std::size_t length = 1 + random() % (part % 3 == 0 ? 400 * kKiB : 9000);
-      const std::size_t at = random() % (block->size - length);
-      const Bytes bytes = noise(length, random());
-      std::memcpy(expected.data() + at, bytes.data(), length);
-      if (random() % 4 == 0) {
-        std::memcpy(block->data + at, bytes.data(), length);
-      } else {
-        REQUIRE(arena.fill(block.value(), at, bytes).ok());
-      }
-    }
-    CHECK(std::memcmp(expected.data(), block->data, block->size) == 0);
-    if (round % 2 == 0) arena.release(block.value());
-  }
-}
-
-TEST(arena_fill_keeps_neighbours) {
-  Arena arena(options(32 * kMiB));
-  std::vector<Block> blocks;
-  for (int i = 0; i < 64; ++i) {
-    auto block = arena.allocate(40'000);
-    REQUIRE(block.ok());
-    blocks.push_back(block.value());
-  }
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    REQUIRE(arena.fill(blocks[i], 0, noise(blocks[i].size, i)).ok());
-  }
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    CHECK(std::memcmp(blocks[i].data, noise(blocks[i].size, i).data(), blocks[i].size) == 0);
-  }
-}
-
-TEST(arena_fill_refuses_what_does_not_fit) {
-  Arena arena(options(32 * kMiB));
-  auto block = arena.allocate(100);
-  REQUIRE(block.ok());
-  const Bytes bytes(200, 1);
-  CHECK_EQ(arena.fill(block.value(), 0, bytes).code(), Code::invalid);
-  CHECK_EQ(arena.fill(block.value(), ~std::uint64_t{0}, {bytes.data(), 1}).code(), Code::invalid);
-  CHECK_EQ(arena.fill({9, 0, 500, nullptr}, 0, bytes).code(), Code::invalid);
-  CHECK(arena.fill(block.value(), 28, {bytes.data(), 100}).ok());
-}
-
-TEST(arena_warm_faults_in_and_stays_within_the_capacity) {
-  Arena arena(options(40 * kMiB));
-  REQUIRE(arena.warm(24 * kMiB).ok());
-  CHECK(arena.stats().warm >= 24 * kMiB);
-  // One block as large as what was asked for.
-  auto block = arena.allocate(24 * kMiB);
-  REQUIRE(block.ok());
-  CHECK_EQ(arena.stats().segments, 1u);
-  std::vector<unsigned char> resident(block->size / page_size());
-  REQUIRE(::mincore(block->data, block->size, resident.data()) == 0);
-  for (unsigned char page : resident) REQUIRE((page & 1) != 0);
-  CHECK(arena.warm(1024 * kMiB).ok());
-  CHECK_EQ(arena.stats().mapped, 40 * kMiB);
-  CHECK_EQ(arena.stats().warm, 40 * kMiB);
-}
-
-TEST(arena_touch_makes_a_block_warm) {
-  Arena arena(options(64 * kMiB));
-  auto block = arena.allocate(10 * kMiB);
-  REQUIRE(block.ok());
-  CHECK_EQ(arena.stats().warm, 0u);
-  REQUIRE(arena.touch(block.value()).ok());
-  CHECK_EQ(arena.stats().warm, 10 * kMiB);
-  REQUIRE(arena.touch(block.value()).ok());
-  CHECK_EQ(arena.stats().warm, 10 * kMiB);
-}
-
 TEST(arena_locates_addresses) {
   Arena arena(options(64 * kMiB, 2 * kMiB));
   auto first = arena.allocate(kMiB);
@@ -288,36 +203,6 @@ TEST(arena_locates_addresses) {
   }
   int local = 0;
   CHECK(!arena.contains(&local, sizeof local));
-}
-
-TEST(arena_segment_cannot_be_resized_or_written_by_readers) {
-  Arena arena(options(32 * kMiB));
-  auto block = arena.allocate(100);
-  REQUIRE(block.ok());
-  const Segment* segment = arena.segment(block->segment);
-  CHECK(::ftruncate(segment->fd(), 0) != 0);
-  CHECK(::ftruncate(segment->fd(), static_cast<off_t>(segment->size() * 2)) != 0);
-  CHECK(::fcntl(segment->fd(), F_ADD_SEALS, F_SEAL_WRITE) != 0);
-  CHECK((::fcntl(segment->fd(), F_GETFD) & FD_CLOEXEC) != 0);
-  auto reader = segment->reopen_read_only();
-  REQUIRE(reader.ok());
-  CHECK(!Mapping::file(reader->get(), 0, segment->size(), Mapping::Access::read_write).ok());
-  auto view = Mapping::file(reader->get(), 0, segment->size(), Mapping::Access::read);
-  REQUIRE(view.ok());
-  REQUIRE(arena.fill(block.value(), 0, ConstSpan("seen", 4)).ok());
-  CHECK(std::memcmp(view->data() + block->offset, "seen", 4) == 0);
-  auto writer = segment->reopen_writable();
-  REQUIRE(writer.ok());
-  CHECK(Mapping::file(writer->get(), 0, segment->size(), Mapping::Access::read_write).ok());
-}
-
-TEST(arena_segment_pages_are_reserved) {
-  Arena arena(options(32 * kMiB));
-  auto block = arena.allocate(100);
-  REQUIRE(block.ok());
-  struct stat facts {};
-  REQUIRE(::fstat(arena.segment(0)->fd(), &facts) == 0);
-  CHECK(static_cast<std::uint64_t>(facts.st_blocks) * 512 >= arena.segment(0)->size());
 }
 
 TEST(arena_many_threads) {

@@ -107,8 +107,8 @@ TEST(limits_cgroup_v1_in_a_container) {
   root.write(base + "/inner/memory.usage_in_bytes", "1\n");
   root.write(base + "/memory.limit_in_bytes", std::to_string(300 * kMiB));
   root.write(base + "/memory.usage_in_bytes", std::to_string(200 * kMiB));
-  root.write(base + "/memory.stat", "inactive_file 7\ntotal_inactive_file " +
-                                        std::to_string(20 * kMiB) + "\n");
+  root.write(base + "/memory.stat",
+             "inactive_file 7\ntotal_inactive_file " + std::to_string(20 * kMiB) + "\n");
   const MemoryLimits limits = root.read();
   CHECK_EQ(limits.cgroup_limit, 300 * kMiB);
   CHECK_EQ(limits.cgroup_available, 120 * kMiB);

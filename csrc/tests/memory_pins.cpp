@@ -52,7 +52,8 @@ TEST(pins_are_seen_by_the_owner) {
   auto table = new_table();
   auto view = view_of(*table);
   // Block 0 of segment 0 is as good as any other.
-  const std::uint64_t words[] = {block_word(0, 0), block_word(0, 64), block_word(65534, (1ull << 48) - 64)};
+  const std::uint64_t words[] = {block_word(0, 0), block_word(0, 64),
+                                 block_word(65534, (1ull << 48) - 64)};
   std::vector<std::uint32_t> slots;
   for (std::uint64_t word : words) {
     CHECK(!view->holds(word));

@@ -51,6 +51,7 @@ bool read_frame(int fd, Bytes* bytes) {
 Bytes encode(const fabric::ucx::Options& options, std::size_t memory) {
   WireWriter writer;
   writer.put_text(options.tls).put_text(options.net_devices);
+  writer.put(static_cast<std::uint8_t>(options.error_handling));
   return writer.put(static_cast<std::uint64_t>(memory)).take();
 }
 
@@ -64,6 +65,7 @@ Bytes encode(const fabric::ucx::Options& options, std::size_t memory) {
     WireReader reader(frame);
     options.tls = reader.get_text();
     options.net_devices = reader.get_text();
+    options.error_handling = reader.get<std::uint8_t>() != 0;
     memory = reader.get<std::uint64_t>();
   }
   {

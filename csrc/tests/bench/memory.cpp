@@ -1,6 +1,6 @@
 // What memory/ costs, beside memcpy in the same run. Build and run from the project's root:
-//   g++ -std=c++17 -O2 -pthread -Icsrc csrc/tests/bench/memory.cpp csrc/memory/*.cpp csrc/base/*.cpp \
-//       -o build/bench_memory && build/bench_memory [largest size in MiB, default 1024]
+//   g++ -std=c++17 -O2 -pthread -Icsrc csrc/tests/bench/memory.cpp csrc/memory/*.cpp
+//       csrc/base/*.cpp -o build/bench_memory && build/bench_memory [largest MiB, default 1024]
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -97,17 +97,17 @@ void put_into_warm(std::uint64_t size, int rounds) {
   std::memset(other.data, 1, size);
   arena.release(other);
   Block block;
-  compare("put of " + label(size) + " into a warm arena", size, rounds,
-          {{"memcpy into warm memory", {},
-            [&] { std::memcpy(target.data(), source.data(), size); }},
-           {"allocate, fill, release", {},
-            [&] {
-              block = arena.allocate(size).value();
-              check(arena.fill(block, 0, {source.data(), size}));
-              arena.release(block);
-            }},
-           {"memcpy into the same block", {},
-            [&] { std::memcpy(block.data, source.data(), size); }}});
+  compare(
+      "put of " + label(size) + " into a warm arena", size, rounds,
+      {{"memcpy into warm memory", {}, [&] { std::memcpy(target.data(), source.data(), size); }},
+       {"allocate, fill, release",
+        {},
+        [&] {
+          block = arena.allocate(size).value();
+          check(arena.fill(block, 0, {source.data(), size}));
+          arena.release(block);
+        }},
+       {"memcpy into the same block", {}, [&] { std::memcpy(block.data, source.data(), size); }}});
 }
 
 // Ways to get bytes into reserved pages that nobody touched.
@@ -124,20 +124,20 @@ void put_into_fresh(std::uint64_t size, int rounds) {
     segment = Segment::create(options).value();
   };
   const ConstSpan bytes(source.data(), size);
-  compare("first put of " + label(size) + " into reserved pages", size, rounds,
-          {{"memcpy into warm memory", {},
-            [&] { std::memcpy(target.data(), source.data(), size); }},
-           {"reserving them (not part of what follows)", {}, renew},
-           {"memcpy through the mapping", renew,
-            [&] { std::memcpy(segment->data(), source.data(), size); }},
-           {"MADV_POPULATE_WRITE, memcpy", renew,
-            [&] {
-              check(populate({segment->data(), size}));
-              std::memcpy(segment->data(), source.data(), size);
-            }},
-           {"fill (through the file)", renew, [&] { check(segment->fill(0, bytes)); }},
-           {"second fill (faults the mapping in)", {}, [&] { check(segment->fill(0, bytes)); }},
-           {"third fill (warm)", {}, [&] { check(segment->fill(0, bytes)); }}});
+  compare(
+      "first put of " + label(size) + " into reserved pages", size, rounds,
+      {{"memcpy into warm memory", {}, [&] { std::memcpy(target.data(), source.data(), size); }},
+       {"reserving them (not part of what follows)", {}, renew},
+       {"memcpy through the mapping", renew,
+        [&] { std::memcpy(segment->data(), source.data(), size); }},
+       {"MADV_POPULATE_WRITE, memcpy", renew,
+        [&] {
+          check(populate({segment->data(), size}));
+          std::memcpy(segment->data(), source.data(), size);
+        }},
+       {"fill (through the file)", renew, [&] { check(segment->fill(0, bytes)); }},
+       {"second fill (faults the mapping in)", {}, [&] { check(segment->fill(0, bytes)); }},
+       {"third fill (warm)", {}, [&] { check(segment->fill(0, bytes)); }}});
 }
 
 void small_costs() {
@@ -186,7 +186,8 @@ void small_costs() {
 }  // namespace
 
 int main(int count, char** arguments) {
-  const std::uint64_t largest = (count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 1024) * kMiB;
+  const std::uint64_t largest =
+      (count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 1024) * kMiB;
   small_costs();
   const std::vector<std::pair<std::uint64_t, int>> sizes = {
       {64 * kKiB, 2001}, {kMiB, 501}, {64 * kMiB, 21}, {1024 * kMiB, 7}};

@@ -1,0 +1,210 @@
+"""What a store is: its configuration, the core's instance it stands on, its end."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from proxystore_hpc.exceptions import (
+    ConfigError,
+    DoorUnavailableError,
+    InvalidKeyError,
+    StoreClosedError,
+)
+from proxystore_hpc.key import Key
+from proxystore_hpc.store.arrays import FreshArrays
+from proxystore_hpc.store.cache import LRUCache
+from proxystore_hpc.store.config import StoreConfig
+from proxystore_hpc.store.metrics import StoreMetrics
+from proxystore_hpc.store.opening import config_for_peers, open_instance, remember, ucx_door
+from proxystore_hpc.store.registry import register_store, unregister_store
+from proxystore_hpc.utils.network import address_of
+
+if TYPE_CHECKING:
+    from proxystore_hpc._core import Instance, Lease
+
+SerializerT = Callable[[Any], Any]
+DeserializerT = Callable[[Any], Any]
+StoreT = TypeVar("StoreT", bound="StoreCore")
+
+
+class Job(Protocol):
+    """The other processes of a store that was opened together with them."""
+
+    def address_of(self, rank: int) -> bytes:
+        """`Store.address` on a rank."""
+
+    def leave(self) -> None:
+        """Goes on serving until all have left, then closes the instance."""
+
+
+class StoreCore:
+    """Opening, configuration and closing; `Store` adds what it is for."""
+
+    def _open(
+        self,
+        config: StoreConfig,
+        *,
+        secret: bytes | None = None,
+        capacity: int = 0,
+        host: str = "",
+        network: bool = False,
+    ) -> None:
+        self._closed = True
+        self._job: Job | None = None
+        if config.connector is not None:
+            raise ConfigError(
+                "connector: this store keeps objects in its own memory; leave the connector out"
+            )
+        self._apply(config)
+        if not host and config.interface is not None:
+            host = address_of(config.interface)
+        self._instance: Instance = open_instance(
+            config, secret=secret, capacity=config.capacity or capacity, host=host
+        )
+        self._fresh = FreshArrays(self._instance)
+        self._ucx_tried = False
+        self._closed = False
+        try:
+            if config.doors is not None and "ucx" in config.doors:
+                self._ucx_tried = True
+                self._instance.open_door(ucx_door(config))
+            elif (host or network) and config.doors is None:
+                self._try_ucx()
+            self._instance.set_config(config_for_peers(config))
+            if config.auto_register:
+                register_store(self)
+        except BaseException:
+            self._closed = True
+            self._instance.close()
+            raise
+        remember(self)
+
+    def _apply(self, config: StoreConfig) -> None:
+        self._config = config
+        self._serializer = config.get_serializer()
+        self._deserializer = config.get_deserializer()
+        self._timeout = config.timeout
+        self.cache: LRUCache[Any, Lease] = LRUCache(config.cache_size, config.cache_bytes)
+        self._metrics = StoreMetrics()
+        self._detailed = config.metrics
+
+    def _try_ucx(self) -> None:
+        """Opens the ucx door if it can be had; says once, loudly, if not."""
+        self._ucx_tried = True
+        try:
+            self._instance.open_door(ucx_door(self._config))
+        except DoorUnavailableError as error:
+            warnings.warn(
+                f"the store {self.name!r} has no fast way to other nodes: {error}",
+                stacklevel=4,
+            )
+
+    def config(self) -> StoreConfig:
+        """What `from_config` needs to make such a store."""
+        return self._config
+
+    def adopt(self, key: Key) -> None:
+        """Takes over the serializer, cache sizes and timeout of the store that a key comes from.
+
+        Raises:
+            PeerError: Its owner cannot be asked.
+        """
+        self._reach(key)
+        _, text = self._instance.store_of(key.packed, self._timeout)
+        theirs = StoreConfig.from_json(text)
+        theirs.name = self.name
+        self._apply(theirs)
+
+    @property
+    def name(self) -> str:
+        """Name of the store."""
+        return self._config.name
+
+    @property
+    def address(self) -> bytes:
+        """Names this process to others: `put(..., to=address)` stores here."""
+        return self._instance.address
+
+    @property
+    def metrics(self) -> StoreMetrics:
+        """Costs by key if the store was made with `metrics=True`, transfers by door always."""
+        return self._metrics
+
+    @property
+    def serializer(self) -> SerializerT | None:
+        """The default serializer, `None` for the built-in one."""
+        return self._serializer
+
+    @property
+    def deserializer(self) -> DeserializerT | None:
+        """The default deserializer, `None` for the built-in one."""
+        return self._deserializer
+
+    def stats(self) -> dict[str, int]:
+        """Memory and objects of this process: bytes of `capacity`, `used`, `warm`, ..., counts."""
+        return self._instance.stats()
+
+    def close(self) -> None:
+        """Ends the store in this process; what it holds is evicted. Idempotent.
+
+        Views that are still held stay valid. A store of `from_mpi` goes on serving the other ranks
+        until all have closed.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        unregister_store(self)
+        self.cache.clear()
+        if self._job is not None:
+            self._job.leave()
+        else:
+            self._instance.close()
+
+    def __enter__(self: StoreT) -> StoreT:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"owner {self._instance.owner_id}"
+        return f"<Store {self.name!r}, {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a store cannot be pickled: pickle proxies, or its config()")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"the store {self.name!r} is closed")
+
+    def _reach(self, key: Key) -> None:
+        """Before a first contact: opens the door that leads off this node if the key needs it."""
+        if not self._ucx_tried and self._config.doors is None and key.contact is not None:
+            self._try_ucx()
+
+    def _record(self, event: str, key: Key, began: float, nbytes: int) -> None:
+        self._metrics.add_time(event, key, 1e3 * (time.perf_counter() - began))
+        self._metrics.add_attribute(f"{event}.object_size", key, nbytes)
+
+
+def packed_bytes(key: Key) -> bytes:
+    """The key's bytes.
+
+    Raises:
+        InvalidKeyError: It is something else.
+    """
+    try:
+        return key.packed
+    except AttributeError:
+        raise InvalidKeyError(
+            f"a Key of a proxystore_hpc store is needed, not {type(key).__name__}", key=key
+        ) from None

@@ -1,0 +1,153 @@
+"""Making what a store stands on: the core's instance, its doors, the stores of foreign keys."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
+from proxystore_hpc.store.config import StoreConfig
+from proxystore_hpc.store.registry import get_store, register_store
+
+if TYPE_CHECKING:
+    from proxystore_hpc._core import Instance
+    from proxystore_hpc.key import Key
+    from proxystore_hpc.store.base import Store
+
+logger = logging.getLogger(__name__)
+
+DOORS = ("self", "shm", "ucx", "socket")
+"""Doors of this version; `socket` is the last resort through the owners' own sockets."""
+
+GRACE = 0.1
+"""Seconds that the memory of an evicted object rests while peers may read it one-sidedly."""
+
+_opening = threading.RLock()
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def load_core() -> Any:
+    """The native core.
+
+    Raises:
+        DoorUnavailableError: It was not built for this machine.
+    """
+    try:
+        from proxystore_hpc import _core
+    except ImportError as error:
+        raise DoorUnavailableError(
+            "shm",
+            f"the native core cannot be loaded ({error}); it needs Linux and is built by "
+            "'pip install proxystore_hpc' where a C++ compiler is present",
+        ) from error
+    return _core
+
+
+def open_instance(
+    config: StoreConfig, *, secret: bytes | None, capacity: int, host: str = ""
+) -> Instance:
+    """The core's instance for a store.
+
+    Args:
+        config: Configuration of the store.
+        secret: 16 bytes that the processes of a job share, `None` for none.
+        capacity: Bytes of registered memory, 0 for the default.
+        host: Address where peers off this node say hello, empty for none.
+
+    Raises:
+        ConfigError: A door's name is unknown.
+        DoorUnavailableError: The native core is missing.
+    """
+    doors = config.doors or ()
+    for door in doors:
+        if door not in DOORS:
+            raise ConfigError(f"doors: there is no door {door!r}; the doors are {', '.join(DOORS)}")
+    core = load_core()
+    options = config.options
+    instance: Instance = core.Instance(
+        config.name,
+        capacity=capacity,
+        pool_capacity=int(options.get("pool_capacity", 0)) or capacity,
+        grace=GRACE if config.grace is None else config.grace,
+        doors=list(doors),
+        secret=secret,
+        host=host,
+        port=int(options.get("port", 0)),
+        polling=config.progress == "polling",
+        spin=float(options.get("spin", 50e-6)),
+    )
+    return instance
+
+
+def ucx_door(config: StoreConfig) -> Any:
+    """A new ucx door, as a capsule for `Instance.open_door`.
+
+    Raises:
+        DoorUnavailableError: UCX or our part of it is missing; says how to get it.
+    """
+    from proxystore_hpc.ucx_runtime import import_ucx_module
+
+    module = import_ucx_module()
+    options = dict(config.options.get("ucx", {}))
+    if config.interface is not None:
+        options.setdefault("interface", config.interface)
+    return module.create_door(**options)
+
+
+def config_for_peers(config: StoreConfig) -> str:
+    """The part of a configuration that processes without this store need (JSON)."""
+    shared = StoreConfig(
+        config.name,
+        cache_size=config.cache_size,
+        cache_bytes=config.cache_bytes,
+        populate_target=config.populate_target,
+        timeout=config.timeout,
+    ).to_dict()
+    for name in ("serializer", "deserializer"):
+        try:
+            shared[name] = StoreConfig(config.name, **{name: getattr(config, name)}).to_dict()[name]
+        except ConfigError:
+            # A function without a path, such as a lambda: peers get the built-in one, and the
+            # object tells them that it does not fit.
+            shared[name] = None
+    return json.dumps({k: v for k, v in shared.items() if v is not None})
+
+
+def store_of_key(key: Key, name: str) -> Store:
+    """The registered store `name`, opened as its owner describes it if there is none.
+
+    Raises:
+        PeerError: The owner cannot be asked.
+    """
+    from proxystore_hpc.store.base import Store
+
+    with _opening:
+        store = get_store(name)
+        if store is not None:
+            return store
+        store = Store(name)
+        try:
+            store.adopt(key)
+        except BaseException:
+            store.close()
+            raise
+        register_store(store)
+        return store
+
+
+def remember(store: Store) -> None:
+    """Closes the store when the interpreter ends, unless that happened before."""
+    _open_stores.add(store)
+
+
+@atexit.register
+def _close_all() -> None:
+    for store in list(_open_stores):
+        try:
+            store.close()
+        except Exception:
+            logger.exception("closing the store %r at exit failed", store.name)

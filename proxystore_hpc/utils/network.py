@@ -1,0 +1,60 @@
+"""Addresses of this machine."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from proxystore_hpc.exceptions import ConfigError
+
+_SIOCGIFADDR = 0x8915
+
+
+def address_of(interface: str) -> str:
+    """The IPv4 address of a network interface; an address is returned as it is.
+
+    Raises:
+        ConfigError: There is no such interface, or it has no address.
+    """
+    try:
+        socket.inet_aton(interface)
+    except OSError:
+        pass
+    else:
+        return interface
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            packed = fcntl.ioctl(
+                probe.fileno(), _SIOCGIFADDR, struct.pack("256s", interface[:15].encode())
+            )
+        except OSError as error:
+            known = ", ".join(name for _, name in socket.if_nameindex())
+            raise ConfigError(
+                f"interface: {interface!r} is no interface with an IPv4 address ({error}); this "
+                f"machine has {known}"
+            ) from error
+    return socket.inet_ntoa(packed[20:24])
+
+
+def interface_with(address: str) -> str | None:
+    """The interface that has an IPv4 address, `None` if none has."""
+    for _, name in socket.if_nameindex():
+        try:
+            if address_of(name) == address:
+                return name
+        except ConfigError:
+            continue
+    return None
+
+
+def address_towards(host: str) -> str:
+    """The address of ours from which packets to `host` would leave. Nothing is sent.
+
+    Raises:
+        OSError: There is no route.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))
+        return str(probe.getsockname()[0])
