@@ -43,7 +43,9 @@ class BuildExtensions(build_ext):  # type: ignore[misc]
 
     def build_extensions(self) -> None:
         """Builds each extension module where setuptools wants it."""
-        builder = Builder(Path(self.build_temp))
+        # Not in build_temp: that is a fresh folder in every editable installation.
+        tag = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        builder = Builder(Path("build", f"objects-{tag}"))
         if self.parallel and self.parallel is not True:
             builder.jobs = int(self.parallel)
         for extension in self.extensions:

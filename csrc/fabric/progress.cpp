@@ -14,6 +14,8 @@ namespace {
 
 // How soon to look again at a transport that a caller drives.
 constexpr Nanoseconds kDrivenPause = 200 * kMicrosecond;
+// A yield that took so long gave the processor away.
+constexpr Nanoseconds kContendedYield = 200 * kMicrosecond;
 // A missed wake-up costs at most this.
 constexpr Nanoseconds kSafetyNet = 200 * kMillisecond;
 
@@ -164,8 +166,11 @@ void Progress::run() {
       any_source = !sources_.empty();
     }
     // Sockets wake a sleeper at once; only a polled transport gains from a spin.
-    if (any_source && now() - last_event < options_.spin) {
+    const Nanoseconds before = now();
+    if (any_source && before - last_event < options_.spin) {
       ::sched_yield();
+      // Somebody else wants the processor: who sleeps and wakes up gets it back sooner.
+      if (now() - before > kContendedYield) last_event = 0;
       continue;
     }
     const Rest rest = arm_sources();

@@ -27,7 +27,7 @@ struct Extent {
 class Allocator {
  public:
   static constexpr std::uint64_t kUnit = 64;          // alignment and smallest block
-  static constexpr std::uint64_t kLarge = 64 * 1024;  // page aligned from here on
+  static constexpr std::uint64_t kLarge = 64u << 10;  // page aligned from here on
   static constexpr std::uint64_t kBreakFactor = 8;
 
   Allocator();

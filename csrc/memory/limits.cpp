@@ -14,6 +14,8 @@ namespace pshpc::memory {
 namespace {
 
 constexpr std::uint64_t kMiB = 1 << 20;
+constexpr std::uint64_t kLargestSlice = 64 * kMiB;
+constexpr std::uint64_t kSmallestSlice = 2 * kMiB;
 constexpr std::uint64_t kUnlimited = std::numeric_limits<std::uint64_t>::max();
 
 std::vector<std::string> read_lines(const std::string& path) {
@@ -135,7 +137,9 @@ void account(const std::string& root, const Hierarchy& hierarchy, MemoryLimits& 
   if (group.compare(0, 3, "/..") == 0) group.clear();
   while (!group.empty() && group.back() == '/') group.pop_back();
   for (;;) {
-    account_level(hierarchy, root + mount.point + group, group.empty() ? "/" : group, into);
+    std::string directory = root;
+    directory.append(mount.point).append(group);
+    account_level(hierarchy, directory, group.empty() ? "/" : group, into);
     if (group.empty()) return;
     group.erase(group.rfind('/') == std::string::npos ? 0 : group.rfind('/'));
   }
@@ -189,6 +193,23 @@ std::uint64_t default_capacity(const MemoryLimits& limits, unsigned processes_on
 
 std::uint64_t default_capacity(unsigned processes_on_node) {
   return default_capacity(read_memory_limits(), processes_on_node);
+}
+
+Status take_in_slices(std::uint64_t size, const std::function<MemoryLimits()>& limits,
+                      const std::function<Status(std::uint64_t, std::uint64_t)>& take) {
+  for (std::uint64_t at = 0; at < size;) {
+    const MemoryLimits now = limits();
+    const std::uint64_t left = now.spendable();
+    if (left < size - at) {
+      return {Code::full,
+              "only " + std::to_string(left) + " bytes are left to " + now.nearest_bound()};
+    }
+    const std::uint64_t slice = std::clamp(left / 64 / kMiB * kMiB, kSmallestSlice, kLargestSlice);
+    const std::uint64_t length = std::min(slice, size - at);
+    if (Status status = take(at, length); !status) return status;
+    at += length;
+  }
+  return {};
 }
 
 }  // namespace pshpc::memory

@@ -2,6 +2,7 @@
 // How much memory this process may take.
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "base/status.h"
@@ -31,5 +32,11 @@ MemoryLimits read_memory_limits(const std::string& root = "");
 // A quarter of the machine's (or cgroup's) memory, divided by the job's processes on this node.
 std::uint64_t default_capacity(unsigned processes_on_node);
 std::uint64_t default_capacity(const MemoryLimits& limits, unsigned processes_on_node);
+
+// Calls take(offset, length) for slice after slice of `size` bytes, and looks at the limits before
+// each: of many processes that grow at once, none takes more than a small part of what was left
+// when it looked. Code::full as soon as the rest does not fit any more.
+Status take_in_slices(std::uint64_t size, const std::function<MemoryLimits()>& limits,
+                      const std::function<Status(std::uint64_t, std::uint64_t)>& take);
 
 }  // namespace pshpc::memory

@@ -49,10 +49,14 @@ Expected<Pool::Buffer> Pool::take(std::uint64_t size) {
 }
 
 Expected<Pool::Buffer> Pool::take_overflow(std::uint64_t size, const Status& why) {
-  if (size > limits_().spendable()) return why;
   auto mapping = Mapping::anonymous(align_up(std::max<std::uint64_t>(size, 1), page_size()));
-  if (!mapping) return Status(Code::full, mapping.status().message());
+  if (!mapping) return why;
   ::madvise(mapping->data(), mapping->size(), MADV_HUGEPAGE);
+  // All of it will be written: faulting it in now lets a limit be an error instead of a signal.
+  const Status faulted = take_in_slices(mapping->size(), limits_, [&](auto offset, auto length) {
+    return populate({mapping->data() + offset, length});
+  });
+  if (!faulted) return why;
   log_warn_once(
       "the receive pool is full: larger transfers go to memory that is faulted in anew, "
       "which is several times slower; drop results earlier or raise the pool's capacity");

@@ -50,7 +50,7 @@ class Pool : public std::enable_shared_from_this<Pool> {
   };
 
   static std::shared_ptr<Pool> create(ArenaOptions options, Arena::SegmentHook hook = {});
-  // All of a buffer is faulted in: what is received into it faults no more.
+  // A buffer of 16 KiB or more is faulted in: what is received into it faults no more.
   // Past the capacity: anonymous memory with huge-page advice, freed on return (counted in stats).
   // Code::full when not even that can be had within the limits of the machine.
   Expected<Buffer> take(std::uint64_t size);

@@ -18,14 +18,10 @@
 namespace pshpc::memory {
 namespace {
 
-constexpr std::uint64_t kMiB = 1 << 20;
-constexpr std::uint64_t kLargestSlice = 64 * kMiB;
-constexpr std::uint64_t kSmallestSlice = 2 * kMiB;
-
 // Shorter runs are not worth a system call.
-constexpr std::uint64_t kWorthACall = 16 * 1024;
+constexpr std::uint64_t kWorthACall = 16u << 10;
 // The kernel holds the file's lock for one write: others get in between.
-constexpr std::uint64_t kWriteChunk = 4 * kMiB;
+constexpr std::uint64_t kWriteChunk = 4u << 20;
 
 enum class HugePages {
   none,       // not for shared memory on this machine
@@ -64,24 +60,6 @@ Status check_file_size_limit(std::uint64_t size) {
   if (limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur) return {};
   return full("the file size limit of this process (ulimit -f) is " +
               std::to_string(limit.rlim_cur) + " bytes");
-}
-
-// Slice by slice, the limits looked at before each: of many processes that grow at once, none
-// takes more than a small part of what was left when it looked.
-Status reserve(const std::function<Status(std::uint64_t, std::uint64_t)>& take, std::uint64_t size,
-               const std::function<MemoryLimits()>& limits) {
-  for (std::uint64_t at = 0; at < size;) {
-    const MemoryLimits now = limits();
-    const std::uint64_t left = now.spendable();
-    if (left < size - at) {
-      return full("only " + std::to_string(left) + " bytes are left to " + now.nearest_bound());
-    }
-    const std::uint64_t slice = std::clamp(left / 64 / kMiB * kMiB, kSmallestSlice, kLargestSlice);
-    const std::uint64_t length = std::min(slice, size - at);
-    if (Status status = take(at, length); !status) return status;
-    at += length;
-  }
-  return {};
 }
 
 Status reserve_by_file(int fd, std::uint64_t offset, std::uint64_t length) {
@@ -153,7 +131,7 @@ Expected<std::unique_ptr<Segment>> Segment::create(const Options& options) {
     return by_mapping ? populate({mapping->data() + offset, length})
                       : reserve_by_file(fd.get(), offset, length);
   };
-  if (Status status = reserve(take, size, options.limits); !status) return status;
+  if (Status status = take_in_slices(size, options.limits, take); !status) return status;
 
   std::unique_ptr<Segment> segment(new Segment(options, std::move(fd), std::move(mapping).value()));
   if (by_mapping) segment->states_.mark(0, size / page_size(), PageState::mapped);

@@ -63,7 +63,7 @@ class FreshArrays:
 
         Returns:
             Its key, or `None` if the array has to be copied: it is not ours, is only a part of its
-            block, or can still be written through another view.
+            block, can still be written through another view, or was stored and evicted.
         """
         address = array.__array_interface__["data"][0]
         entry = self._blocks.get(address)
@@ -74,7 +74,11 @@ class FreshArrays:
         if block is None or layout.data_offset != data_offset or layout.nbytes != len(block):
             return None
         if key is not None:
-            return key
+            if self._instance.exists([key.packed], 0.0)[0] is None:
+                return key
+            with self._lock:
+                self._blocks.pop(address, None)
+            return None
         base = array.base
         if base is None or sys.getrefcount(base) > _ALONE:
             self._say_copied()
@@ -88,12 +92,6 @@ class FreshArrays:
             key = Key(block.publish(prefix, ttl_ns, flags))
             self._blocks[address] = (reference, data_offset, key)
         return key
-
-    def unseal(self, array: Any) -> None:
-        """Forgets the key of a sealed array whose object was evicted."""
-        address = array.__array_interface__["data"][0]
-        with self._lock:
-            self._blocks.pop(address, None)
 
     def _say_copied(self) -> None:
         if not self._said_copied:

@@ -18,7 +18,7 @@ from proxystore_hpc.key import Key
 from proxystore_hpc.store.arrays import FreshArrays
 from proxystore_hpc.store.cache import LRUCache
 from proxystore_hpc.store.config import StoreConfig
-from proxystore_hpc.store.metrics import StoreMetrics
+from proxystore_hpc.store.metrics import DoorCounters, StoreMetrics
 from proxystore_hpc.store.opening import config_for_peers, open_instance, remember, ucx_door
 from proxystore_hpc.store.registry import register_store, unregister_store
 from proxystore_hpc.utils.network import address_of
@@ -89,7 +89,9 @@ class StoreCore:
         self._deserializer = config.get_deserializer()
         self._timeout = config.timeout
         self.cache: LRUCache[Any, Lease] = LRUCache(config.cache_size, config.cache_bytes)
-        self._metrics = StoreMetrics()
+        doors = DoorCounters()
+        self._metrics = StoreMetrics(doors=doors)
+        self._count_transfer = doors.add
         self._detailed = config.metrics
 
     def _try_ucx(self) -> None:

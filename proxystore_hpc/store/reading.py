@@ -78,7 +78,8 @@ class Reading(StoreCore):
         if self._closed:
             self._check_open()
         began = time.perf_counter()
-        lease = None if writable else self.cache.get(key)
+        cache = self.cache
+        lease = None if writable or not len(cache) else cache.get(key)
         if lease is None:
             packed = packed_bytes(key)
             if not self._ucx_tried:
@@ -97,7 +98,7 @@ class Reading(StoreCore):
 
     def _received(self, key: Key, lease: Lease, began: float, writable: bool) -> None:
         door = lease.door
-        self._metrics.add_transfer(door, len(lease), time.perf_counter() - began)
+        self._count_transfer(door, len(lease), time.perf_counter() - began)
         if door not in _MAPPED_DOORS and not writable and not key.live:
             self.cache.set(key, lease, len(lease))
         if self._detailed:
@@ -141,7 +142,7 @@ class Reading(StoreCore):
         began = time.perf_counter()
         start, length = self._part_of(key, offset, length, limit)
         lease = self._instance.get_range(packed_bytes(key), start, length, limit)
-        self._metrics.add_transfer(lease.door, length, time.perf_counter() - began)
+        self._count_transfer(lease.door, length, time.perf_counter() - began)
         return memoryview(lease).toreadonly()
 
     def get_into(
@@ -170,7 +171,7 @@ class Reading(StoreCore):
         start, length = self._part_of(key, offset, None, limit)
         length = min(length, len(target))
         door = self._instance.read_into(packed_bytes(key), start, target[:length], limit)
-        self._metrics.add_transfer(door, length, time.perf_counter() - began)
+        self._count_transfer(door, length, time.perf_counter() - began)
         return length
 
     def get_batch(

@@ -64,7 +64,7 @@ class Writing(Reading):
         key: Key | None = None
         if to is None:
             if self._fresh and hasattr(type(obj), "__array_interface__"):
-                key = self._seal(obj, layout, rules)
+                key = self._fresh.seal(obj, layout, rules.ttl_ns, rules.flags & PINNED)
             if key is None:
                 packed = self._instance.put(
                     layout.nbytes, layout.segments(), rules.ttl_ns, rules.flags & PINNED
@@ -81,13 +81,6 @@ class Writing(Reading):
             lifetime.add_key(key, store=self)
         if self._detailed:
             self._record("store.put", key, began, layout.nbytes)
-        return key
-
-    def _seal(self, obj: Any, layout: Layout, rules: Policy) -> Key | None:
-        key = self._fresh.seal(obj, layout, rules.ttl_ns, rules.flags & PINNED)
-        if key is not None and self._instance.exists([key.packed], 0.0)[0] is not None:
-            self._fresh.unseal(obj)  # evicted meanwhile: stored anew, by a copy
-            return None
         return key
 
     def _address_of(self, to: int | bytes) -> bytes:

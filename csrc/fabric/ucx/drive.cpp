@@ -15,6 +15,10 @@ namespace {
 constexpr Nanoseconds kIdleSpin = 200 * kMicrosecond;
 // So long the progress thread stays away after a driver has left, since most come back.
 constexpr Nanoseconds kLinger = 200 * kMicrosecond;
+// A yield that took so long gave the processor to somebody else: then sleeping is better than
+// spinning for a while, since the scheduler lets those who wake up go first.
+constexpr Nanoseconds kContendedYield = 200 * kMicrosecond;
+constexpr Nanoseconds kContendedPause = 20 * kMillisecond;
 // How often a waiting caller is asked whether it still wants to wait, at first and after a while.
 constexpr Nanoseconds kFirstQuestion = 1 * kMillisecond;
 constexpr Nanoseconds kLastQuestion = 16 * kMillisecond;
@@ -50,7 +54,7 @@ Status Drive::wait(const Operation& operation, Deadline deadline,
                    const std::function<bool()>& interrupted) {
   Nanoseconds pause = kFirstQuestion;
   Nanoseconds question = now() + pause;
-  bool may_spin = true;
+  bool may_spin = !contended();
   while (!operation.done()) {
     const Nanoseconds time = now();
     if (time >= deadline.at()) return {Code::timed_out, "no answer by the deadline"};
@@ -64,11 +68,12 @@ Status Drive::wait(const Operation& operation, Deadline deadline,
       const SpinToken token;
       if (token) {
         spin(operation, until);
-        may_spin = now() >= until;  // else it saw nothing: leave it to the progress thread
+        // A spin that ended early saw nothing for long: leave it to the progress thread.
+        may_spin = now() >= until && !contended();
         continue;
       }
     }
-    may_spin = sleep(operation, until);
+    may_spin = sleep(operation, until) && !contended();
   }
   return {};
 }
@@ -82,8 +87,13 @@ void Drive::spin(const Operation& operation, Nanoseconds until) {
       time = now();
       give_up = time + kIdleSpin;
     } else {
+      const Nanoseconds before = time;
       ::sched_yield();
       time = now();
+      if (time - before > kContendedYield) {
+        contended_until_.store(time + kContendedPause, std::memory_order_relaxed);
+        break;
+      }
     }
     if (time >= give_up || time >= until) break;
   }
@@ -106,6 +116,11 @@ bool Drive::sleep(const Operation& operation, Nanoseconds until) {
   }
   sleepers_.fetch_sub(1);
   return woken;
+}
+
+bool Drive::contended() const {
+  const Nanoseconds until = contended_until_.load(std::memory_order_relaxed);
+  return until != 0 && now() < until;
 }
 
 bool Drive::active() const {

@@ -39,10 +39,12 @@ class Drive {
   void spin(const Operation& operation, Nanoseconds until);
   // True if it was woken, false if the time was up.
   bool sleep(const Operation& operation, Nanoseconds until);
+  bool contended() const;
 
   Drivable& target_;
   std::atomic<int> drivers_{0};
   std::atomic<Nanoseconds> left_at_{0};
+  std::atomic<Nanoseconds> contended_until_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<std::uint32_t> published_{0};  // a futex
 };
