@@ -11,12 +11,13 @@ Names names;
 
 namespace {
 
-// copy.deepcopy asks the instance for __deepcopy__: the target's would resolve the proxy and give
-// a copy of the target. Without one, both copy functions go by __reduce_ex__.
+// __deepcopy__ and __copy__ are on this list to be missing: the target's would resolve the proxy and
+// give a copy of the target. Without them, both copy functions go by __reduce_ex__.
+// So is __array_struct__, by which numpy makes an array without the unit of dates; it has other ways.
 constexpr const char* kOwn[] = {
-    "__class__",   "__init__",    "__repr__",   "__hash__",         "__sizeof__",
-    "__getattr__", "__setattr__", "__delattr__", "__getattribute__", "__reduce__",
-    "__copy__",    "__deepcopy__", "__reduce_ex__",
+    "__class__",     "__init__",     "__repr__",    "__hash__",    "__sizeof__",
+    "__getattr__",   "__setattr__",  "__delattr__", "__copy__",    "__getattribute__",
+    "__deepcopy__",  "__reduce__",   "__reduce_ex__", "__array_struct__",
 };
 
 constexpr const char* kAlwaysForwarded[] = {

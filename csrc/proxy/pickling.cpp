@@ -29,14 +29,29 @@ PyTypeObject* const kNamedClasses[] = {
 };
 constexpr std::string_view kArrayClass = "numpy.ndarray";
 
+/// Whether pickle can refer to the class at all: not to a local one, nor to what the interpreter
+/// keeps to itself (the class of functions).
+bool can_travel(PyTypeObject* type) {
+  if (PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) {
+    PyObject* path = reinterpret_cast<PyHeapTypeObject*>(type)->ht_qualname;
+    const char* text = PyUnicode_AsUTF8(path);
+    if (text == nullptr) PyErr_Clear();
+    return text != nullptr && std::string_view(text).find("<locals>") == std::string_view::npos;
+  }
+  if (std::string_view(type->tp_name).find('.') != std::string_view::npos) return true;
+  PyObject* found = PyDict_GetItemString(PyEval_GetBuiltins(), type->tp_name);
+  return found == reinterpret_cast<PyObject*>(type);
+}
+
 /// What stands in a pickle for a default class: the name of a common one, any other as it is.
+/// Nothing without an exception: the proxy travels without it.
 Ref encode_class(PyObject* cls) {
   if (!PyType_Check(cls)) return Ref::share(cls);
   auto* type = reinterpret_cast<PyTypeObject*>(cls);
-  if (PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return Ref::share(cls);
-  bool named = type->tp_name == kArrayClass;
+  bool named = !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && type->tp_name == kArrayClass;
   for (PyTypeObject* candidate : kNamedClasses) named = named || type == candidate;
-  return named ? Ref::steal(PyUnicode_InternFromString(type->tp_name)) : Ref::share(cls);
+  if (named) return Ref::steal(PyUnicode_InternFromString(type->tp_name));
+  return can_travel(type) ? Ref::share(cls) : Ref();
 }
 
 /// Nothing without an exception: the class is not to be had here.
@@ -91,12 +106,11 @@ bool is_usual(PyObject* error, PyObject* cls) {
 
 /// What stands in a pickle for a default hash: `()` for the usual TypeError, `(hash, token)` for a
 /// number, any other exception as it is.
-Ref encode_hash(ProxyObject* proxy) {
-  PyObject* hash = proxy->default_hash;
+Ref encode_hash(PyObject* hash, PyObject* cls) {
   if (PyLong_Check(hash)) {
     return Ref::steal(Py_BuildValue("(On)", hash, static_cast<Py_ssize_t>(hash_seed_token())));
   }
-  if (proxy->default_class != nullptr && is_usual(hash, proxy->default_class)) {
+  if (cls != nullptr && is_usual(hash, cls)) {
     return Ref::steal(PyTuple_New(0));
   }
   return Ref::share(hash);
@@ -155,12 +169,13 @@ PyObject* reduce(PyObject* self, PyObject*) {
                     "Proxy is not initialized: __proxy_factory__ is missing.");
     return nullptr;
   }
+  Ref cls = proxy->default_class != nullptr ? encode_class(proxy->default_class) : Ref();
+  if (PyErr_Occurred()) return nullptr;
   Ref hash;
   if (proxy->default_hash != nullptr) {
-    hash = encode_hash(proxy);
+    hash = encode_hash(proxy->default_hash, cls ? proxy->default_class : nullptr);
     if (!hash) return nullptr;
   }
-  Ref cls = proxy->default_class != nullptr ? encode_class(proxy->default_class) : Ref();
   PyObject* args[] = {proxy->factory, cls ? cls.get() : Py_None, hash.get()};
   const Py_ssize_t count = hash ? 3 : cls ? 2 : 1;
 

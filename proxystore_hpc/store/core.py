@@ -62,6 +62,7 @@ class StoreCore:
         self._apply(config)
         if not host and config.interface is not None:
             host = address_of(config.interface)
+        self._host = host
         self._instance: Instance = open_instance(
             config, secret=secret, capacity=config.capacity or capacity, host=host
         )
@@ -71,7 +72,7 @@ class StoreCore:
         try:
             if config.doors is not None and "ucx" in config.doors:
                 self._ucx_tried = True
-                self._instance.open_door(ucx_door(config))
+                self._instance.open_door(ucx_door(config, host))
             elif (host or network) and config.doors is None:
                 self._try_ucx()
             self._instance.set_config(config_for_peers(config))
@@ -98,7 +99,7 @@ class StoreCore:
         """Opens the ucx door if it can be had; says once, loudly, if not."""
         self._ucx_tried = True
         try:
-            self._instance.open_door(ucx_door(self._config))
+            self._instance.open_door(ucx_door(self._config, self._host))
         except DoorUnavailableError as error:
             warnings.warn(
                 f"the store {self.name!r} has no fast way to other nodes: {error}",

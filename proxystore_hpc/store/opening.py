@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
 from proxystore_hpc.store.config import StoreConfig
 from proxystore_hpc.store.registry import get_store, register_store
+from proxystore_hpc.utils.network import interface_with
 
 if TYPE_CHECKING:
     from proxystore_hpc._core import Instance
@@ -83,8 +84,13 @@ def open_instance(
     return instance
 
 
-def ucx_door(config: StoreConfig) -> Any:
+def ucx_door(config: StoreConfig, host: str) -> Any:
     """A new ucx door, as a capsule for `Instance.open_door`.
+
+    Args:
+        config: Configuration of the store; `options["ucx"]` are arguments of `_ucx.create_door`.
+        host: Address of ours that other nodes use; UCX over TCP is bound to its interface, and to
+            loopback if it is empty.
 
     Raises:
         DoorUnavailableError: UCX or our part of it is missing; says how to get it.
@@ -93,8 +99,8 @@ def ucx_door(config: StoreConfig) -> Any:
 
     module = import_ucx_module()
     options = dict(config.options.get("ucx", {}))
-    if config.interface is not None:
-        options.setdefault("interface", config.interface)
+    if host and not host.startswith("127."):
+        options.setdefault("interface", interface_with(host) or "")
     return module.create_door(**options)
 
 

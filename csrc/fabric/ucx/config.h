@@ -17,9 +17,11 @@ struct Options {
   std::string name = "ucx";
   // UCX's list of transports ("posix,cma,self"); empty leaves the choice to UCX.
   std::string tls;
-  // UCX's list of network devices ("mlx5_0:1", "eth0"; "all"). Empty: loopback only, since whoever
-  // reaches a TCP port of UCX can read and write this process' memory. Shared memory is not a
-  // network device and stays.
+  // The network interface that TCP may use, beside whatever RDMA devices there are ("eth0"). Empty:
+  // loopback only, since whoever reaches a TCP port of UCX can read and write this process' memory.
+  // Shared memory needs no interface.
+  std::string interface;
+  // UCX's own list of network devices ("mlx5_0:1,eth0"; "all"), in place of the above.
   std::string net_devices;
   // Notice dead peers. Off only where it costs a zero-copy lane and another wire tells of deaths.
   bool error_handling = true;
