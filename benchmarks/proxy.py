@@ -11,6 +11,7 @@ other work on the machine matters little. `ratio` compares the statements as `ti
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import pickle
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from proxystore_hpc.factory import SimpleFactory
-from proxystore_hpc.proxy import Proxy
+from proxystore_hpc.proxy import Proxy, unpickle
 
 try:
     from proxystore.proxy import Proxy as ReferenceProxy
@@ -52,6 +53,23 @@ class Particle:
 
 def empty_function() -> None:
     return None
+
+
+class KeyFactory:
+    """The shape of a store's factory: a key, and one function that makes factory and proxy."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+    def __call__(self) -> list[int]:
+        return [1, 2, 3]
+
+    def __reduce_proxy__(self, *defaults: Any) -> tuple[Any, ...]:
+        return proxy_of_key, (self.key, *defaults)
+
+
+def proxy_of_key(key: bytes, *defaults: Any) -> Proxy[list[int]]:
+    return unpickle(KeyFactory(key), *defaults)
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,7 @@ OPERATIONS = (
     Operation("len", "len(o)", [1, 2, 3], 2.0),
     Operation("call object", "o()", Particle(), 1.5),
     Operation("call type", "o()", list, 1.5),
+    Operation("call partial", "o()", functools.partial(empty_function), 1.5),
     Operation("call function", "o()", empty_function),
     Operation("float + int", "o + 1", 1.5),
     Operation("int == int", "o == 1", 1),
@@ -181,6 +200,18 @@ def life_cycle(rounds: int) -> dict[str, dict[str, float | None]]:
             rounds,
         )
         rows[name] = {"proxy": ours, "proxystore": other}
+
+    flat = Proxy(KeyFactory(b"k" * 170), cache_defaults=True, target=target)
+    data = pickle.dumps(flat, 5)
+    dumping, loading = fastest(
+        [
+            timer("dumps(proxy, 5)", proxy=flat, dumps=pickle.dumps),
+            timer("loads(data)", data=data, loads=pickle.loads),
+        ],
+        rounds,
+    )
+    rows["pickle, as a store's"] = {"proxy": dumping, "proxystore": None}
+    rows["unpickle, as a store's"] = {"proxy": loading, "proxystore": None}
     return rows
 
 
@@ -212,10 +243,10 @@ def main() -> int:
             flush=True,
         )
     cycle = life_cycle(options.rounds)
-    print(f"\n{'':22}{'proxy':>9}{'ProxyStore':>12}")
+    print(f"\n{'':24}{'proxy':>9}{'ProxyStore':>12}")
     for name, row in cycle.items():
-        print(f"{name:22}{cell(row['proxy'])}{cell(row['proxystore'], 12)}")
-    print(f"{'heap of one proxy':22}{sys.getsizeof(Proxy(empty_function)):9} B")
+        print(f"{name:24}{cell(row['proxy'])}{cell(row['proxystore'], 12)}")
+    print(f"{'heap of one proxy':24}{sys.getsizeof(Proxy(empty_function)):9} B")
 
     if options.json:
         document = {

@@ -32,6 +32,9 @@ class Key:
 
     __slots__ = ("_fields", "_identity", "packed")
 
+    _fields: tuple[Any, ...]
+    _identity: tuple[int, bytes]
+
     def __init__(self, packed: bytes) -> None:
         self.packed = packed
 
@@ -110,7 +113,7 @@ class Key:
         try:
             return self._identity
         except AttributeError:
-            self._identity: tuple[int, bytes] = (self.object_id, self.owner_id)
+            self._identity = (self.object_id, self.owner_id)
             return self._identity
 
     def __bytes__(self) -> bytes:

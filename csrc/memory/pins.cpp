@@ -34,7 +34,7 @@ void full_fence() {
 }  // namespace
 
 Expected<std::unique_ptr<PinTable>> PinTable::create() {
-  Fd fd(::memfd_create("pshpc-pins", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  GuardedFd fd(Fd(::memfd_create("pshpc-pins", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
   if (!fd) return system_error("creating a pin table");
   if (::fchmod(fd.get(), 0600) != 0 || ::ftruncate(fd.get(), kBytes) != 0 ||
       ::fallocate(fd.get(), 0, 0, kBytes) != 0 ||
@@ -46,7 +46,7 @@ Expected<std::unique_ptr<PinTable>> PinTable::create() {
   return std::unique_ptr<PinTable>(new PinTable(std::move(fd), std::move(mapping).value()));
 }
 
-PinTable::PinTable(Fd fd, Mapping mapping)
+PinTable::PinTable(GuardedFd fd, Mapping mapping)
     : fd_(std::move(fd)),
       mapping_(std::move(mapping)),
       birth_(fork_generation()),

@@ -54,7 +54,7 @@ class PinTable {
   std::uint32_t in_use() const { return in_use_.load(std::memory_order_relaxed); }
 
  private:
-  PinTable(Fd fd, Mapping mapping);
+  PinTable(GuardedFd fd, Mapping mapping);
   PinHeader& header() const { return *reinterpret_cast<PinHeader*>(mapping_.data()); }
   PinSlot* slots() const { return reinterpret_cast<PinSlot*>(mapping_.data() + sizeof(PinHeader)); }
   std::uint32_t pop_free();

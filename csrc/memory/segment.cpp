@@ -62,6 +62,9 @@ Status check_file_size_limit(std::uint64_t size) {
               std::to_string(limit.rlim_cur) + " bytes");
 }
 
+// Without it, faulting in memory that the kernel does not have would be SIGBUS.
+bool can_populate() { return ::madvise(nullptr, 0, MADV_POPULATE_WRITE) == 0; }
+
 Status reserve_by_file(int fd, std::uint64_t offset, std::uint64_t length) {
   int result;
   do {
@@ -108,7 +111,7 @@ Expected<std::unique_ptr<Segment>> Segment::create(const Options& options) {
   }
   if (Status status = check_file_size_limit(size); !status) return status;
   const std::string name = options.name.substr(0, 200) + "-" + std::to_string(options.id);
-  Fd fd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  GuardedFd fd(Fd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING)));
   if (!fd) return system_error("creating the segment " + name);
   // Others of this machine get at a segment by a descriptor that we hand them, in no other way.
   if (::fchmod(fd.get(), 0600) != 0) return system_error("protecting the segment " + name);
@@ -124,9 +127,9 @@ Expected<std::unique_ptr<Segment>> Segment::create(const Options& options) {
 
   const HugePages huge = options.huge_pages ? huge_page_policy() : HugePages::none;
   if (huge != HugePages::none) ::madvise(mapping->data(), size, MADV_HUGEPAGE);
-  const bool by_mapping =
-      options.reservation == Reservation::by_mapping ||
-      (options.reservation == Reservation::automatic && huge == HugePages::on_advice);
+  const bool by_mapping = options.reservation == Reservation::by_mapping ||
+                          (options.reservation == Reservation::automatic &&
+                           huge == HugePages::on_advice && can_populate());
   const auto take = [&](std::uint64_t offset, std::uint64_t length) {
     return by_mapping ? populate({mapping->data() + offset, length})
                       : reserve_by_file(fd.get(), offset, length);
@@ -138,7 +141,7 @@ Expected<std::unique_ptr<Segment>> Segment::create(const Options& options) {
   return segment;
 }
 
-Segment::Segment(const Options& options, Fd fd, Mapping mapping)
+Segment::Segment(const Options& options, GuardedFd fd, Mapping mapping)
     : id_(options.id),
       region_id_(options.region_id),
       fd_(std::move(fd)),

@@ -62,7 +62,7 @@ class Segment {
   std::uint64_t warm_bytes() const { return states_.mapped() * page_size(); }
 
  private:
-  Segment(const Options& options, Fd fd, Mapping mapping);
+  Segment(const Options& options, GuardedFd fd, Mapping mapping);
   Expected<Fd> reopen(int flags) const;
   Status write_through_file(std::uint64_t offset, ConstSpan source);
 

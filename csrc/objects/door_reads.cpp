@@ -264,8 +264,9 @@ Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, st
       if (!frame) return frame.status();
       WireReader in(frame->body);
       facts = FetchReply::decode(in);
-      if (!in.ok() || in.rest().size != length || facts.generation != key.generation)
+      if (!in.ok() || in.rest().size != length)
         return Status(Code::protocol, "a garbled answer to a fetch");
+      if (facts.generation != key.generation) return gone(key);
       if (length > 0) std::memcpy(whole.data + done, in.rest().data, length);
       done += length;
     } while (done < whole.size);

@@ -7,6 +7,8 @@ namespace {
 
 constexpr std::uint8_t kKeyVersion = 1;
 constexpr std::size_t kMaxHost = 255;
+// Of offsets and lengths: no address space is larger, and sums of them do not overflow.
+constexpr int kAddressBits = 48;
 
 void encode_owner(WireWriter& out, const OwnerAddress& owner) {
   out.put_tag(owner.owner).put(owner.uid).put(owner.port);
@@ -87,6 +89,7 @@ Expected<Key> Key::parse(ConstSpan bytes) {
   key.capability = in.get_tag();
   key.owner = decode_owner(in);
   if (!in.at_end() || key.flags > (kDeferred | kLive) || key.owner.host.size() > kMaxHost ||
+      (key.offset >> kAddressBits) != 0 || (key.length >> kAddressBits) != 0 ||
       (!key.owner.fingerprint.empty() && key.owner.fingerprint.size() != 16))
     return invalid("key");
   return key;

@@ -1,5 +1,7 @@
 #include "objects/reader.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -99,7 +101,28 @@ Expected<Lease> Reader::copied(const Lease& lease) {
   return copy;
 }
 
-Expected<Lease> Reader::get_here(const Key& key, bool writable) {
+// Another thread may be writing: the same sequence lock as for readers elsewhere.
+Status Reader::copy_live_here(const Located& object, Span into, Deadline deadline) {
+  const ObjectHeader& header = object.header();
+  const auto prefix = static_cast<std::size_t>(header.live_offset);
+  do {
+    const std::uint64_t before = header.sequence.load(std::memory_order_acquire);
+    if (before & 1) {
+      ::sched_yield();
+      continue;
+    }
+    std::memcpy(into.data, object.block.data + kHeaderSize, prefix);
+    std::memcpy(into.data + prefix, reinterpret_cast<const void*>(header.live_address),
+                into.size - prefix);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (header.sequence.load(std::memory_order_relaxed) == before) return {};
+  } while (!deadline.passed());
+  return {Code::changed, "object " + std::to_string(object.object_id) +
+                             " kept changing while it was read; read it outside of writing() "
+                             "blocks, or allow more time"};
+}
+
+Expected<Lease> Reader::get_here(const Key& key, bool writable, Deadline deadline) {
   auto located = owner_->pin(key.object_id, key.capability);
   if (!located) return located.status();
   struct Pinned {
@@ -116,12 +139,9 @@ Expected<Lease> Reader::get_here(const Key& key, bool writable) {
   if (located->flags & kRegistered) {
     auto buffer = buffer_for(length);
     if (!buffer) return buffer.status();
-    const ObjectHeader& header = located->header();
-    const auto prefix = static_cast<std::size_t>(header.live_offset);
     lease.memory = buffer.value()->span().slice(kHeaderSize, length);
-    std::memcpy(lease.memory.data, located->block.data + kHeaderSize, prefix);
-    std::memcpy(lease.memory.data + prefix, reinterpret_cast<const void*>(header.live_address),
-                length - prefix);
+    const Status copied = copy_live_here(located.value(), lease.memory, deadline);
+    if (!copied.ok()) return copied;
     lease.writable = true;
     lease.holder = std::move(buffer).value();
     return lease;
@@ -234,7 +254,7 @@ Status Reader::explain(const Key& key, Status status, Deadline deadline) {
 
 Expected<Lease> Reader::get(const Key& asked, const ReadOptions& options, Deadline deadline) {
   Key key = asked;
-  if (is_self(key.owner)) return get_here(key, options.writable);
+  if (is_self(key.owner)) return get_here(key, options.writable, deadline);
   if (key.deferred()) {
     auto located = locate(key, deadline);
     if (!located) return located.status();
@@ -302,9 +322,12 @@ Expected<Lease> Reader::get_range(const Key& asked, std::uint64_t offset, std::u
   const bool view = is_self(key.owner) || !(key.flags & Key::kLive);
   Lease lease;
   if (is_self(key.owner)) {
-    auto whole = get_here(key, false);
+    auto whole = get_here(key, false, deadline);
     if (!whole) return whole;
     lease = std::move(whole).value();
+    // The key may promise more than there is.
+    if (length > lease.memory.size || offset > lease.memory.size - length)
+      return Status(Code::invalid, "the range lies outside of " + key.describe());
     lease.memory = lease.memory.slice(offset, length);
     return lease;
   }

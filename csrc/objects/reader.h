@@ -80,7 +80,8 @@ class Reader {
   Status explain(const Key& key, Status status, Deadline deadline);
   Expected<Key> wait_here(const Key& key, Deadline deadline);
 
-  Expected<Lease> get_here(const Key& key, bool writable);
+  Status copy_live_here(const Located& object, Span into, Deadline deadline);
+  Expected<Lease> get_here(const Key& key, bool writable, Deadline deadline);
   Expected<const char*> read_remote(const std::shared_ptr<Link>& link, const Key& key,
                                     std::uint64_t offset, Span into, Deadline deadline);
   Expected<Lease> get_remote(const std::shared_ptr<Link>& link, const Key& key, bool writable,

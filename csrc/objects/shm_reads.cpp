@@ -81,7 +81,7 @@ Status read_live_memory(const std::shared_ptr<Link>& link, const Key& key, std::
     const std::uint64_t before = header.sequence.load(std::memory_order_acquire);
     const std::uint64_t live_offset = header.live_offset;
     const std::uint64_t address = header.live_address;
-    if (!header.is(key.object_id, key.generation)) return gone(key);
+    if (!header.is(key.object_id, key.generation) || header.length != key.length) return gone(key);
     if (before & 1) {
       ::sched_yield();
       continue;

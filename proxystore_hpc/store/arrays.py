@@ -49,7 +49,9 @@ class FreshArrays:
         # The buffer export, which keeps the block, hangs on this array; the one returned and all
         # views of it hang on this one, so its references tell whether there are views.
         whole = np.frombuffer(block, "u1", count=nbytes, offset=max(layout.data_offset, 0))
-        array: NDArray[np.generic] = np.ndarray(shape, dtype, buffer=whole, order=order)  # type: ignore[call-overload]
+        array: NDArray[np.generic] = np.ndarray(
+            shape, dtype, buffer=whole, order="F" if order == "F" else "C"
+        )
         if nbytes:
             address = whole.__array_interface__["data"][0]
             forget = self._blocks.pop

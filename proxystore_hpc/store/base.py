@@ -222,11 +222,11 @@ class Store(Writing):
         )
         return Proxy(factory)
 
-    def locked_proxy(self, obj: T, **options: Any) -> ProxyLocker[T]:
+    def locked_proxy(self, obj: T, **options: Any) -> ProxyLocker[T] | T:
         """As `proxy`, locked against resolving by accident; `unlock()` gives the proxy."""
         options.setdefault("skip_nonproxiable", True)
         proxy = self.proxy(obj, **options)
-        return ProxyLocker(proxy) if issubclass(type(proxy), Proxy) else proxy
+        return ProxyLocker(proxy) if issubclass(type(proxy), Proxy) else obj
 
     def resolve(self, proxies: Iterable[Proxy[Any]], *, timeout: float | None = None) -> None:
         """Resolves many proxies at once, of any store, their transfers overlapped.
@@ -235,7 +235,8 @@ class Store(Writing):
             ObjectMissingError, ObjectEvictedError: One has no object; the others are resolved.
         """
         todo = [p for p in proxies if issubclass(type(p), Proxy) and not is_resolved(p)]
-        plain, special = [], []
+        plain: list[Proxy[Any]] = []
+        special: list[Proxy[Any]] = []
         for proxy in todo:
             factory: Any = get_factory(proxy)
             simple = isinstance(factory, StoreFactory) and not (

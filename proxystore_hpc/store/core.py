@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from proxystore_hpc.exceptions import (
     ConfigError,
@@ -25,6 +25,7 @@ from proxystore_hpc.utils.network import address_of
 
 if TYPE_CHECKING:
     from proxystore_hpc._core import Instance, Lease
+    from proxystore_hpc.store.base import Store
 
 SerializerT = Callable[[Any], Any]
 DeserializerT = Callable[[Any], Any]
@@ -77,12 +78,12 @@ class StoreCore:
                 self._try_ucx()
             self._instance.set_config(config_for_peers(config))
             if config.auto_register:
-                register_store(self)
+                register_store(self._whole)
         except BaseException:
             self._closed = True
             self._instance.close()
             raise
-        remember(self)
+        remember(self._whole)
 
     def _apply(self, config: StoreConfig) -> None:
         self._config = config
@@ -105,6 +106,10 @@ class StoreCore:
                 f"the store {self.name!r} has no fast way to other nodes: {error}",
                 stacklevel=4,
             )
+
+    @property
+    def _whole(self) -> Store:
+        return cast("Store", self)
 
     def config(self) -> StoreConfig:
         """What `from_config` needs to make such a store."""
@@ -160,7 +165,7 @@ class StoreCore:
         if self._closed:
             return
         self._closed = True
-        unregister_store(self)
+        unregister_store(self._whole)
         self.cache.clear()
         if self._job is not None:
             self._job.leave()

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_stores: dict[str, Store[Any]] = {}
+_stores: dict[str, Store] = {}
 _lock = threading.RLock()
 # Separate, so that looking a store up never waits for one that is being opened.
 _creation_lock = threading.RLock()
-_create: Callable[[StoreConfig], Store[Any]] | None = None
+_create: Callable[[StoreConfig], Store] | None = None
 
 
-def set_store_creator(create: Callable[[StoreConfig], Store[Any]]) -> None:
+def set_store_creator(create: Callable[[StoreConfig], Store]) -> None:
     """Tells how a store is made of its configuration; the store module calls this."""
     global _create
     _create = create
 
 
-def get_store(val: Any) -> Store[Any] | None:
+def get_store(val: Any) -> Store | None:
     """A registered store.
 
     Args:
@@ -53,13 +53,13 @@ def get_store(val: Any) -> Store[Any] | None:
                     "the proxy was not created by a store: its factory is a "
                     f"{type(factory).__name__}"
                 )
-            store: Store[Any] | None = find()
+            store: Store | None = find()
             return store
     with _lock:
         return _stores.get(val)
 
 
-def get_or_create_store(store_config: StoreConfig, *, register: bool = True) -> Store[Any]:
+def get_or_create_store(store_config: StoreConfig, *, register: bool = True) -> Store:
     """The registered store of the configuration's name, or else a new one.
 
     Of several threads that ask at once, one creates the store and the others get the same if it
@@ -88,7 +88,7 @@ def get_or_create_store(store_config: StoreConfig, *, register: bool = True) -> 
         return store
 
 
-def register_store(store: Store[Any], exist_ok: bool = False) -> None:
+def register_store(store: Store, exist_ok: bool = False) -> None:
     """Makes a store known by its name to this process.
 
     Args:
@@ -110,7 +110,7 @@ def register_store(store: Store[Any], exist_ok: bool = False) -> None:
 
 
 @contextmanager
-def store_registration(*stores: Store[Any], exist_ok: bool = False) -> Iterator[None]:
+def store_registration(*stores: Store, exist_ok: bool = False) -> Iterator[None]:
     """Registers stores for the duration of a `with` block, however it ends.
 
     Args:
@@ -120,7 +120,7 @@ def store_registration(*stores: Store[Any], exist_ok: bool = False) -> Iterator[
     Raises:
         StoreExistsError: A name is taken and `exist_ok` is false; then none is registered.
     """
-    registered: list[Store[Any]] = []
+    registered: list[Store] = []
     try:
         for store in stores:
             register_store(store, exist_ok=exist_ok)
@@ -131,7 +131,7 @@ def store_registration(*stores: Store[Any], exist_ok: bool = False) -> Iterator[
             unregister_store(store)
 
 
-def unregister_store(name_or_store: str | Store[Any]) -> None:
+def unregister_store(name_or_store: str | Store) -> None:
     """Forgets a store; does nothing if it is not registered.
 
     Args:

@@ -1,5 +1,8 @@
 #include "fabric/ucx/config.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/log.h"
@@ -37,14 +40,34 @@ Settings wanted(const Options& options) {
   return settings;
 }
 
+// PSHPC_UCX_TCP_TX_SEG_SIZE=512K: UCX itself honours a foreign prefix only for the settings of its
+// upper layer, not for those of transports.
+Settings from_environment() {
+  const std::string prefix = std::string(kPrefix) + "_UCX_";
+  Settings settings;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string text = *variable;
+    const std::size_t equals = text.find('=');
+    if (text.compare(0, prefix.size(), prefix) == 0 && equals != std::string::npos)
+      settings.emplace_back(text.substr(prefix.size(), equals - prefix.size()),
+                            text.substr(equals + 1));
+  }
+  return settings;
+}
+
 }  // namespace
 
 Settings effective_settings(const Options& options) {
-  Settings stand;
-  for (auto& setting : wanted(options))
-    if (!in_environment(std::string(kPrefix) + "_UCX_" + setting.first))
-      stand.push_back(std::move(setting));
-  return stand;
+  Settings settings = wanted(options);
+  for (auto& users : from_environment()) {
+    const auto same = std::find_if(settings.begin(), settings.end(),
+                                   [&](const auto& ours) { return ours.first == users.first; });
+    if (same != settings.end())
+      same->second = users.second;
+    else
+      settings.push_back(std::move(users));
+  }
+  return settings;
 }
 
 Expected<Config> make_config(const Options& options) {

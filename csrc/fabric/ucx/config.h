@@ -40,7 +40,7 @@ using Config = std::unique_ptr<ucp_config_t, ConfigRelease>;
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
-// What we would set, and what of it stands: PSHPC_UCX_<KEY> in the environment always wins;
+// What is set: PSHPC_UCX_<KEY> in the environment always wins;
 // UCX_TLS and UCX_NET_DEVICES win over our defaults but not over the user's options.
 Settings effective_settings(const Options& options);
 

@@ -124,7 +124,7 @@ def test_calls() -> None:
     assert proxy() == ((), {})
     assert proxy(1, 2) == ((1, 2), {})
     assert proxy(1, b=2) == ((1,), {"b": 2})
-    assert proxy(*[1], **{"c": 3}) == ((1,), {"c": 3})
+    assert proxy(*[1], c=3) == ((1,), {"c": 3})
     assert list(map(of(abs), [-1, 2])) == [1, 2]
     assert sorted([3, -1], key=of(abs)) == [-1, 3]
     assert of("text".upper)() == "TEXT"
@@ -185,8 +185,8 @@ def test_every_protocol_reports_a_failing_factory() -> None:
         raise OSError("gone")
 
     for use in (
-        len, iter, next, hash, bool, str, bytes, int, float, complex, abs, reversed, dir, memoryview,
-        operator.index, lambda p: p[0], lambda p: p(), lambda p: 1 in p, lambda p: -p,
+        len, iter, next, hash, bool, str, bytes, int, float, complex, abs, reversed, dir,
+        memoryview, operator.index, lambda p: p[0], lambda p: p(), lambda p: 1 in p, lambda p: -p,
         lambda p: p.x, lambda p: setattr(p, "x", 1), lambda p: p.__enter__(), lambda p: f"{p:>3}",
         lambda p: p + p, lambda p: operator.iadd(p, 1), lambda p: p == 1, lambda p: p < 1,
         lambda p: isinstance(p, int), lambda p: isinstance(1, p), lambda p: p.__setitem__(0, 0),

@@ -135,7 +135,7 @@ def test_in_place_changes_a_mutable_target() -> None:
 
 def test_concatenation() -> None:
     assert operator.concat(of([1]), [2]) == [1, 2]
-    assert [1] + of([2]) == [1, 2]
+    assert [1] + of([2]) == [1, 2]  # noqa: RUF005
     assert "a" + of("b") == "ab"
     assert 2 * of([1]) == of([1]) * 2 == [1, 1]
     assert sum([of([1]), of([2])], of([])) == [1, 2]
@@ -182,7 +182,7 @@ def test_rounding_and_formatting() -> None:
     assert f"{proxy:.2f}" == "3.14"
     assert f"{proxy}" == "3.14159"
     assert f"{of('x'):>3}" == "  x"
-    assert "%d %s" % (of(3), of("a")) == "3 a"
+    assert "%d %s" % (of(3), of("a")) == "3 a"  # noqa: UP031
     with pytest.raises(TypeError):
         round(of("text"))
 

@@ -129,12 +129,12 @@ def test_error_is_never_hidden_as_a_missing_attribute() -> None:
 
 
 def test_error_without_printable_message() -> None:
-    class Unprintable(Exception):
+    class UnprintableError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
 
-    with pytest.raises(ProxyResolveError, match="Unprintable"):
-        resolve(Proxy(Counted(error=Unprintable())))
+    with pytest.raises(ProxyResolveError, match="UnprintableError"):
+        resolve(Proxy(Counted(error=UnprintableError())))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
@@ -186,7 +186,7 @@ def test_proxy_of_a_proxy() -> None:
     inner = Proxy(lambda: [1, 2])
     outer = Proxy(lambda: inner)
     assert extract(outer) is inner
-    assert outer + [3] == [1, 2, 3]
+    assert outer + [3] == [1, 2, 3]  # noqa: RUF005
     assert outer == inner
     assert isinstance(outer, list)
 
@@ -263,17 +263,17 @@ def test_signal_handler_runs_while_the_main_thread_waits() -> None:
     other = InThread(resolve, proxy)
     assert factory.entered.wait(30)
 
-    class Alarm(Exception):
+    class AlarmError(Exception):
         pass
 
     def on_alarm(*_: object) -> None:
-        raise Alarm
+        raise AlarmError
 
     previous = signal.signal(signal.SIGUSR1, on_alarm)
     try:
         timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
         timer.start()
-        with pytest.raises(Alarm):
+        with pytest.raises(AlarmError):
             len(proxy)
         timer.join()
     finally:
@@ -305,6 +305,7 @@ def test_factories_that_need_each_others_proxies() -> None:
     assert all("wait for each other" in message for message in messages)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_forked_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     factory = Counted("target")
     factory.may_leave.clear()

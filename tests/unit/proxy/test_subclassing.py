@@ -86,7 +86,7 @@ def test_subclass_forwards_like_the_base() -> None:
     assert isinstance(proxy, list)
     assert isinstance(proxy, Slotted)
     assert len(proxy) == 2
-    assert proxy + [3] == [1, 2, 3]
+    assert proxy + [3] == [1, 2, 3]  # noqa: RUF005
     assert proxy.__doc__ == list.__doc__
     assert proxy.__class__ is list
     assert repr(proxy).startswith("<Slotted at ")
@@ -109,11 +109,11 @@ def test_class_keeps_its_own_module_and_doc() -> None:
         str,
         lambda p: p[0],
         lambda p: p.append(1),
-        lambda p: p + [1],
+        lambda p: p + [1],  # noqa: RUF005
         lambda p: p == [1],
         lambda p: isinstance(p, list),
         lambda p: p.__proxy_wrapped__,
-        lambda p: [1] + p,
+        lambda p: [1] + p,  # noqa: RUF005
         memoryview,
         resolve,
     ],
