@@ -129,8 +129,14 @@ def check_headers() -> Outcome:
 
 def check_clang_format() -> Outcome:
     """Format of the C++ code."""
-    files = [str(p) for p in cxx_files()]
-    return run_tool("clang-format", ["clang-format", "--dry-run", "-Werror", *files])
+    files = [str(p.relative_to(ROOT)) for p in cxx_files()]
+    outcome = run_tool("clang-format", ["clang-format", "--dry-run", "-Werror", *files])
+    if outcome.problems:
+        places = sorted(
+            set(re.findall(r"^(?:.*/)?(csrc/[^:]+):\d+:", outcome.problems, re.MULTILINE))
+        )
+        outcome.problems = "ci/format changes " + ", ".join(places)
+    return outcome
 
 
 def check_clang_tidy(selection: str) -> Outcome:

@@ -23,7 +23,9 @@ inline Nanoseconds now() {
 class Deadline {
  public:
   static Deadline after(Nanoseconds duration) { return Deadline(now() + duration); }
+  // Negative times, and what is no number, have passed already.
   static Deadline after_seconds(double seconds) {
+    if (!(seconds > 0)) return after(0);
     return seconds > 1e9 ? never() : after(static_cast<Nanoseconds>(seconds * 1e9));
   }
   static Deadline never() { return Deadline(std::numeric_limits<Nanoseconds>::max()); }

@@ -51,10 +51,11 @@ void close_in_child(int fd) {
   registry().fds.push_back(fd);
 }
 
-void forget_in_child(int fd) {
+void close_guarded(int fd) {
   std::lock_guard<std::mutex> lock(registry().mutex);
   auto& fds = registry().fds;
   fds.erase(std::remove(fds.begin(), fds.end(), fd), fds.end());
+  ::close(fd);
 }
 
 }  // namespace pshpc

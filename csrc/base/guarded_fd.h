@@ -31,12 +31,8 @@ class GuardedFd {
   explicit operator bool() const { return get() >= 0; }
   void reset() {
     if (!fd_) return;
-    if (birth_ == fork_generation()) {
-      forget_in_child(fd_.get());
-      fd_.reset();
-    } else {
-      static_cast<void>(fd_.release());
-    }
+    const int fd = fd_.release();
+    if (birth_ == fork_generation()) close_guarded(fd);
   }
 
  private:

@@ -9,6 +9,9 @@
 namespace pshpc {
 namespace {
 
+// A peer that can make us say ever new things must not fill our memory, nor the user's terminal.
+constexpr std::size_t kMostDistinct = 1000;
+
 // One write per line, so that lines of several processes do not mix.
 void emit(const char* level, const std::string& message) {
   const std::string line = "proxystore_hpc[" + std::to_string(::getpid()) + "] " + level + ": " +
@@ -43,7 +46,7 @@ void log_warn_once(const std::string& message) {
   static std::set<std::string> said;
   {
     std::lock_guard<std::mutex> lock(mutex);
-    if (!said.insert(message).second) return;
+    if (said.size() >= kMostDistinct || !said.insert(message).second) return;
   }
   log_warn(message);
 }

@@ -59,7 +59,7 @@ std::vector<objects::Key> to_keys(const py::list& list) {
 }
 
 Deadline to_deadline(double timeout_seconds) {
-  return timeout_seconds < 0 ? Deadline::after(0) : Deadline::after_seconds(timeout_seconds);
+  return Deadline::after_seconds(timeout_seconds);
 }
 
 }  // namespace pshpc::bindings

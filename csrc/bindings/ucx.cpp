@@ -16,7 +16,8 @@ namespace ucx = fabric::ucx;
 
 [[noreturn]] void raise(const Status& status) {
   const py::object make = py::module_::import("proxystore_hpc.exceptions").attr("from_code");
-  const py::object error = make(code_name(status.code()), status.message());
+  const py::object error =
+      make(code_name(status.code()), status.message(), py::arg("door") = "ucx");
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
   throw py::error_already_set();
 }

@@ -7,7 +7,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <string>
+#include <system_error>
 #include <utility>
+
+#include "base/log.h"
 
 namespace pshpc::fabric {
 namespace {
@@ -28,7 +32,8 @@ int wait_for_events(int epoll, epoll_event* events, int count, Nanoseconds timeo
 #if __GLIBC_PREREQ(2, 35)
   const timespec span = to_timespec(timeout);
   const int n = ::epoll_pwait2(epoll, events, count, &span, nullptr);
-  if (n >= 0 || errno != ENOSYS) return n;
+  // Older kernels do not have it, older container run-times forbid it (EPERM).
+  if (n >= 0 || errno == EINTR) return n;
 #endif
 #endif
   const Nanoseconds ms = (timeout + kMillisecond - 1) / kMillisecond;
@@ -51,8 +56,11 @@ Status Progress::start() {
   event.data.fd = wake_.get();
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0)
     return system_error("watching the progress thread's eventfd");
-  stopping_ = false;
-  thread_ = std::thread([this] { run(); });
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& error) {
+    return system_error("starting the progress thread", error.code().value());
+  }
   return {};
 }
 
@@ -65,6 +73,15 @@ void Progress::stop() {
   stopping_ = true;
   wake();
   thread_.join();
+  std::map<int, std::shared_ptr<Watcher>> watchers;
+  std::vector<Timer> timers;
+  std::vector<std::function<void()>> jobs;
+  // What they hold ends outside the lock.
+  std::lock_guard<std::mutex> lock(mutex_);
+  stopped_ = true;
+  watchers.swap(watchers_);
+  timers.swap(timers_);
+  jobs.swap(jobs_);
 }
 
 Status Progress::watch(int fd, std::uint32_t events, std::shared_ptr<Watcher> watcher) {
@@ -129,6 +146,7 @@ void Progress::remove(Source* source) {
 void Progress::post(std::function<void()> job) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (stopped_) return;
     jobs_.push_back(std::move(job));
   }
   wake();
@@ -137,6 +155,7 @@ void Progress::post(std::function<void()> job) {
 void Progress::every(Nanoseconds period, std::function<bool()> job) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (stopped_) return;
     timers_.push_back({now() + period, period, std::move(job)});
   }
   wake();
@@ -153,6 +172,7 @@ void Progress::wake() {
 }
 
 void Progress::run() {
+  thread_id_ = std::this_thread::get_id();
   Nanoseconds last_event = now();
   while (!stopping_.load(std::memory_order_relaxed)) {
     const unsigned handled = run_jobs() + poll_sources() + dispatch_ready(0);
@@ -179,6 +199,9 @@ void Progress::run() {
     if (dispatch_ready(any_source ? std::min(until_timer, longest) : until_timer) > 0)
       last_event = now();
   }
+  // Closing connections is posted: their peers are to learn of it now.
+  while (run_jobs() > 0) {
+  }
 }
 
 unsigned Progress::run_jobs() {
@@ -188,8 +211,17 @@ unsigned Progress::run_jobs() {
     jobs.swap(jobs_);
   }
   std::lock_guard<std::mutex> dispatching(dispatch_);
-  for (auto& job : jobs) job();
+  for (auto& job : jobs) call(job);
   return static_cast<unsigned>(jobs.size());
+}
+
+// What a callback throws, such as for want of memory, would end the process here.
+void Progress::call(const std::function<void()>& job) {
+  try {
+    job();
+  } catch (const std::exception& error) {
+    log_warn_once(std::string("something went wrong while serving others: ") + error.what());
+  }
 }
 
 unsigned Progress::poll_sources() {
@@ -252,7 +284,9 @@ Nanoseconds Progress::run_timers() {
   if (due.empty()) return nearest;
   std::lock_guard<std::mutex> dispatching(dispatch_);
   for (Timer& timer : due) {
-    if (!timer.job()) continue;
+    bool again = true;
+    call([&] { again = timer.job(); });
+    if (!again) continue;
     timer.next = now() + timer.period;
     nearest = std::min(nearest, timer.period);
     std::lock_guard<std::mutex> lock(mutex_);
@@ -284,7 +318,7 @@ unsigned Progress::dispatch_ready(Nanoseconds timeout) {
     // A transport's descriptor has no watcher: it wakes the sleeper, and progress() tells how much
     // there was to do. It stays readable until the transport is armed again.
     if (!watcher) continue;
-    watcher->on_ready(event.events);
+    call([&] { watcher->on_ready(event.events); });
     ++handled;
   }
   return handled;

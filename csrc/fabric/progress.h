@@ -58,7 +58,8 @@ class Progress {
   virtual ~Progress();  // stops
 
   Status start();
-  // Joins the thread; callbacks no longer run when it returns. Not from a callback.
+  // Runs what was posted so far, then joins the thread: no callback runs any more when it returns,
+  // and what is posted later is dropped. Not from a callback.
   void stop();
 
   // Any thread. Once unwatch() has returned the watcher is not called again, so the caller must not
@@ -76,7 +77,7 @@ class Progress {
   // Runs `job` on the progress thread every `period` for as long as it returns true. Any thread.
   void every(Nanoseconds period, std::function<bool()> job);
 
-  bool on_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
+  bool on_thread() const { return std::this_thread::get_id() == thread_id_.load(); }
 
  private:
   struct Timer {
@@ -91,6 +92,7 @@ class Progress {
   void listen_once(int fd);
   Rest arm_sources();
   unsigned run_jobs();
+  void call(const std::function<void()>& job);
   Nanoseconds run_timers();
   unsigned dispatch_ready(Nanoseconds timeout);
   void wait_for_callbacks();
@@ -100,9 +102,11 @@ class Progress {
   GuardedFd epoll_;
   GuardedFd wake_;
   std::thread thread_;
+  std::atomic<std::thread::id> thread_id_{};  // as others may ask while stop() joins
   std::atomic<bool> stopping_{false};
 
-  std::mutex mutex_;  // watchers, sources, jobs, timers
+  std::mutex mutex_;  // everything up to dispatch_
+  bool stopped_ = false;
   std::map<int, std::shared_ptr<Watcher>> watchers_;
   std::vector<Source*> sources_;
   std::vector<std::function<void()>> jobs_;

@@ -59,6 +59,12 @@ Expected<Block> Arena::allocate(std::uint64_t size) {
   return *block;
 }
 
+std::optional<Block> Arena::try_allocate(std::uint64_t size) {
+  if (inherited() || size > Segment::kMaxSize) return std::nullopt;
+  std::lock_guard<std::mutex> lock(mutex_);
+  return take(size);
+}
+
 std::optional<Block> Arena::take(std::uint64_t size) {
   const auto extent = allocator_.take(size);
   if (!extent) return std::nullopt;

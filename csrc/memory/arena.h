@@ -70,6 +70,8 @@ class Arena {
   // limits of the machine and of the cgroup are looked at before a segment grows, so that memory
   // handed out never faults with SIGBUS.
   Expected<Block> allocate(std::uint64_t size);
+  // A block for which nothing has to grow, if there is one. Never waits for the system.
+  std::optional<Block> try_allocate(std::uint64_t size);
   // A block that is not handed out is left alone, and said so once.
   void release(const Block& block);
 

@@ -5,10 +5,14 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/clock.h"
+
 namespace pshpc::objects {
 
 inline constexpr std::uint32_t kObjectMagic = 0x314a424f;  // "OBJ1"
 inline constexpr std::size_t kHeaderSize = 64;
+// A one-sided read that took more than half of it looks at the header again, whoever's grace it is.
+inline constexpr Nanoseconds kShortestGrace = kMillisecond;
 
 enum ObjectFlags : std::uint32_t {
   kPinned = 1,      // refuses eviction

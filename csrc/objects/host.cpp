@@ -106,13 +106,16 @@ Status Host::greet(const std::shared_ptr<fabric::ServerConnection>& connection, 
     answer.reply(key.status(), {}, {}, nullptr, {});
     return key.status();
   }
+  owner_->join(guest.caller.connection);
   if (hello->has_pin_table && connection->local() && !frame.fds.empty()) {
     auto table = memory::PinTableView::open(std::move(frame.fds.front()));
-    if (!table) {
-      answer.reply(table.status(), {}, {}, nullptr, {});
-      return table.status();
+    const Status added = table ? owner_->add_reader(guest.caller.connection,
+                                                    std::move(table).value())
+                               : table.status();
+    if (!added.ok()) {
+      answer.reply(added, {}, {}, nullptr, {});
+      return added;
     }
-    owner_->add_reader(guest.caller.connection, std::move(table).value());
   }
   Welcome welcome;
   welcome.store = store_;
@@ -122,8 +125,11 @@ Status Host::greet(const std::shared_ptr<fabric::ServerConnection>& connection, 
   }
   welcome.trusted = guest.caller.trusted;
   welcome.proof = prove(key.value(), guest.nonce, hello->client, "welcome");
-  welcome.offers = accept_offers(guest, hello->offers);
+  // Who has shown no more than the key of one object gets that: a transport's address and handles
+  // would open all of our memory.
+  if (guest.caller.trusted) welcome.offers = accept_offers(guest, hello->offers);
   guest.welcome = true;
+  connection->admit();
   answer.reply({}, welcome.encode(), {}, nullptr, {});
   return {};
 }
@@ -150,13 +156,13 @@ std::vector<DoorOffer> Host::accept_offers(Guest& guest, const std::vector<DoorO
 void Host::closed(const std::shared_ptr<fabric::ServerConnection>& connection) {
   const auto guest = std::static_pointer_cast<Guest>(connection->context);
   if (!guest) return;
-  owner_->writer_lost(guest->caller.connection);
-  owner_->remove_reader(guest->caller.connection);
+  // First the channels: nothing is to arrive in blocks that are given back.
   for (const auto& channel : guest->channels) {
     messenger_.remove_peer(channel);
-    channel->close();
+    messenger_.close(channel);
   }
   guest->channels.clear();
+  owner_->leave(guest->caller.connection);
 }
 
 }  // namespace pshpc::objects

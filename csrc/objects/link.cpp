@@ -1,5 +1,7 @@
 #include "objects/link.h"
 
+#include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "base/log.h"
@@ -9,32 +11,71 @@ namespace pshpc::objects {
 Tether::Tether(std::unique_ptr<fabric::ClientConnection> connection,
                std::unique_ptr<memory::PinTable> table)
     : connection_(std::move(connection)) {
-  if (table) tables_.push_back(std::move(table));
+  if (!table) return;
+  tables_[0] = table.release();
+  count_ = 1;
 }
 
-Tether::Pin Tether::pin(std::uint64_t block, std::uint64_t generation, Deadline deadline) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  for (auto at = tables_.rbegin(); at != tables_.rend(); ++at) {
-    const std::uint32_t slot = (*at)->acquire(block, generation);
-    if (slot != memory::PinTable::kNone) return {at->get(), slot};
+Tether::~Tether() {
+  for (auto& table : tables_) delete table.load();
+}
+
+Tether::Pin Tether::try_pin(std::uint64_t block, std::uint64_t generation) {
+  // The newest is the least likely to be full.
+  for (std::size_t i = count_.load(std::memory_order_acquire); i-- > 0;) {
+    memory::PinTable* table = tables_[i].load(std::memory_order_relaxed);
+    const std::uint32_t slot = table->acquire(block, generation);
+    if (slot != memory::PinTable::kNone) return {table, slot};
   }
-  if (tables_.size() >= kMaxTables) return {};
+  return {};
+}
+
+Expected<Tether::Pin> Tether::pin(std::uint64_t block, std::uint64_t generation,
+                                  Deadline deadline) {
+  for (;;) {
+    const Pin pin = try_pin(block, generation);
+    if (pin.table != nullptr) return pin;
+    const std::size_t seen = count_.load();
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (count_.load() != seen) continue;
+    if (opening_) {
+      if (deadline.passed()) return Status(Code::timed_out, "no pin within the time allowed");
+      changed_.wait_for(lock, std::chrono::nanoseconds(std::min(deadline.remaining(), kSecond)));
+      continue;
+    }
+    opening_ = true;
+    lock.unlock();
+    const Status opened = open_table(deadline);
+    lock.lock();
+    opening_ = false;
+    changed_.notify_all();
+    if (!opened.ok()) return opened;
+  }
+}
+
+Status Tether::open_table(Deadline deadline) {
+  const std::size_t count = count_.load();
+  if (count == kMaxTables)
+    return {Code::full, "this process holds as many views of one owner's objects as pins are "
+                        "possible; drop some of them"};
   auto table = memory::PinTable::create();
-  if (!table) return {};
-  // Under the lock: the others would only ask for tables of their own.
+  if (!table) return table.status();
   auto reply = connection_->call(static_cast<std::uint16_t>(Kind::pin_table), {}, deadline,
                                  {table.value()->fd()});
+  if (!reply) return reply.status();
   ConstSpan body;
-  if (!reply || !decode_reply(reply->body, &body).ok()) return {};
-  tables_.push_back(std::move(table).value());
-  return {tables_.back().get(), tables_.back()->acquire(block, generation)};
+  const Status taken = decode_reply(reply->body, &body);
+  if (!taken.ok()) return taken;
+  tables_[count] = std::move(table).value().release();
+  count_.store(count + 1, std::memory_order_release);
+  return {};
 }
 
 Link::Link(const LinkContext& context, OwnerAddress address)
     : context_(context), address_(std::move(address)) {}
 
 Link::~Link() {
-  for (auto& [door, channel] : channels_) channel->close();
+  for (auto& [door, channel] : channels_) context_.messenger->close(channel);
 }
 
 Expected<std::shared_ptr<Link>> Link::open(const LinkContext& context, const OwnerAddress& address,
@@ -43,12 +84,13 @@ Expected<std::shared_ptr<Link>> Link::open(const LinkContext& context, const Own
   const auto failed = [&](const Status& status) {
     return status.within("reaching owner " + address.short_name());
   };
-  auto local = fabric::connect_abstract(address.node_socket());
+  auto local = fabric::connect_abstract(address.node_socket(), deadline);
   if (local) {
     const Status status = link->connect_on_node(std::move(local).value(), hint, deadline);
     if (!status.ok()) return failed(status);
     return link;
   }
+  if (local.status().code() != Code::owner_gone) return failed(local.status());
   if (address.host.empty())
     return failed({Code::owner_gone,
                    "no process with its id listens on this node: it ended, or it runs on another "
@@ -173,7 +215,8 @@ void Link::drop_channel(const std::string& door) {
     for (auto at = regions_.begin(); at != regions_.end();)
       at = at->first.first == door ? regions_.erase(at) : std::next(at);
   }
-  dropped->close();
+  worn_ = true;
+  context_.messenger->close(dropped);
 }
 
 Status Link::wait(fabric::Door& door, const fabric::Operation& operation,

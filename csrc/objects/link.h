@@ -2,7 +2,8 @@
 // What a reader knows of one owner: the connection, the segments mapped, the doors open to it.
 
 #include <array>
-#include <functional>
+#include <atomic>
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -32,6 +33,7 @@ class Tether {
  public:
   Tether(std::unique_ptr<fabric::ClientConnection> connection,
          std::unique_ptr<memory::PinTable> table);
+  ~Tether();
 
   fabric::ClientConnection& connection() { return *connection_; }
 
@@ -39,16 +41,24 @@ class Tether {
     memory::PinTable* table = nullptr;
     std::uint32_t slot = memory::PinTable::kNone;
   };
-  // Opens another table when the others are full. No slot: the owner does not take one more.
-  Pin pin(std::uint64_t block, std::uint64_t generation, Deadline deadline);
+  // Lock-free, unless all tables are full: then one thread hands over another, while the others wait
+  // for it until their deadline. Code::full when no more can be had.
+  Expected<Pin> pin(std::uint64_t block, std::uint64_t generation, Deadline deadline);
   void unpin(const Pin& pin) { pin.table->release(pin.slot); }
 
  private:
   static constexpr std::size_t kMaxTables = 64;
 
+  Pin try_pin(std::uint64_t block, std::uint64_t generation);
+  Status open_table(Deadline deadline);
+
   std::unique_ptr<fabric::ClientConnection> connection_;
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<memory::PinTable>> tables_;
+  std::array<std::atomic<memory::PinTable*>, kMaxTables> tables_{};
+  std::atomic<std::size_t> count_{0};
+
+  std::mutex mutex_;  // opening_
+  std::condition_variable changed_;
+  bool opening_ = false;
 };
 
 struct Reply {
@@ -76,6 +86,10 @@ class Link {
   // nullptr if that door does not lead there.
   std::shared_ptr<fabric::Channel> channel(const std::string& door) const;
   void drop_channel(const std::string& door);
+  // A door was lost that a new link may open again.
+  bool worn() const { return worn_.load(std::memory_order_relaxed); }
+  // Nothing is asked any more; views that are held stay valid.
+  void end(const Status& why) { tether_->connection().end_calls(why); }
 
   // Asks the owner, over the quickest way that is open. The status is the owner's, or why it could
   // not be asked.
@@ -107,6 +121,7 @@ class Link {
   bool on_node_ = false;
   pid_t pid_ = -1;
   std::shared_ptr<Tether> tether_;
+  std::atomic<bool> worn_{false};
 
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<fabric::Channel>> channels_;

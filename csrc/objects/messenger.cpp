@@ -89,13 +89,17 @@ void Messenger::start(const std::shared_ptr<fabric::Channel>& channel, Kind kind
                       ConstSpan payload, std::shared_ptr<const void> keep, Call* call) {
   std::uint64_t id;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (closed_) {
+      lock.unlock();
+      return call->complete({Code::closed, "the store is closed"});
+    }
     id = next_id_++;
     pending_[id] = {call, channel.get()};
   }
   channel->send(compose(kind, 0, id, body, payload, std::move(keep)), nullptr);
   // The loss may have been told before the call was in the table.
-  if (!channel->alive()) finish(id, {}, 0, {Code::peer_lost, "the connection was lost"});
+  if (!channel->alive()) give_up(id, {Code::peer_lost, "the connection was lost"});
 }
 
 Span Messenger::scratch(std::size_t size) {
@@ -125,14 +129,21 @@ Span Messenger::destination(const std::shared_ptr<fabric::Channel>& from, ConstS
   if (head->flags & kBodyInPayload) return scratch(payload_size);
   if (head->flags & kReply) {
     const auto found = pending_.find(head->id);
-    if (found == pending_.end() || payload_size > found->second.call->into_.size) return {};
-    return found->second.call->into_.slice(0, payload_size);
+    if (found == pending_.end()) return {};
+    auto& [call, channel, receiving] = found->second;
+    if (channel != from.get() || receiving || payload_size > call->into_.size) return {};
+    receiving = true;
+    return call->into_.slice(0, payload_size);
   }
   const auto caller = callers_.find(from.get());
   if (caller == callers_.end() || head->kind != Kind::deliver) return {};
   const Caller who = caller->second;
   lock.unlock();
-  return service_.delivery(head->body, payload_size, who);
+  Delivery delivery = service_.delivery(head->body, payload_size, who);
+  if (delivery.span.empty()) return {};
+  lock.lock();
+  holds_.emplace(delivery.span.data, std::move(delivery.keep));
+  return delivery.span;
 }
 
 void Messenger::arrived(const std::shared_ptr<fabric::Channel>& from, ConstSpan header,
@@ -150,9 +161,11 @@ void Messenger::arrived(const std::shared_ptr<fabric::Channel>& from, ConstSpan 
     payload = {};
   }
   if (head->flags & kReply) {
-    finish(head->id, body, payload.size, status);
+    if (expected(head->id, from.get(), payload)) finish(head->id, body, payload.size, status);
     return;
   }
+  // Until the request is handled: its block may be given up meanwhile.
+  const auto hold = take_hold(payload);
   Caller caller;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -166,6 +179,34 @@ void Messenger::arrived(const std::shared_ptr<fabric::Channel>& from, ConstSpan 
     return;
   }
   service_.handle(head->kind, body, payload, {}, caller, responder);
+}
+
+std::shared_ptr<const void> Messenger::take_hold(Span payload) {
+  if (payload.empty()) return nullptr;
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = holds_.find(payload.data);
+  if (found == holds_.end()) return nullptr;
+  auto hold = std::move(found->second);
+  holds_.erase(found);
+  return hold;
+}
+
+// Only who was asked may answer, and once: while one answer's payload is on its way, no other counts.
+bool Messenger::expected(std::uint64_t id, const fabric::Channel* from, Span payload) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = pending_.find(id);
+  if (found == pending_.end()) return false;
+  const auto& [call, channel, receiving] = found->second;
+  return channel == from && (!receiving || payload.data == call->into_.data);
+}
+
+void Messenger::give_up(std::uint64_t id, const Status& status) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = pending_.find(id);
+    if (found == pending_.end() || found->second.receiving) return;
+  }
+  finish(id, {}, 0, status);
 }
 
 void Messenger::finish(std::uint64_t id, ConstSpan body, std::size_t received,
@@ -197,7 +238,23 @@ void Messenger::lost(const std::shared_ptr<fabric::Channel>& channel, Status why
       if (pending.channel == channel.get()) orphans.push_back(id);
   }
   for (const std::uint64_t id : orphans)
-    finish(id, {}, 0, {Code::peer_lost, "the connection was lost: " + why.message()});
+    give_up(id, {Code::peer_lost, "the connection was lost: " + why.message()});
+}
+
+void Messenger::close(const std::shared_ptr<fabric::Channel>& channel) {
+  channel->close();
+  lost(channel, {Code::peer_lost, "it was closed on this side"});
+}
+
+void Messenger::close_all() {
+  std::vector<std::uint64_t> orphans;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
+    callers_.clear();
+    for (const auto& [id, pending] : pending_) orphans.push_back(id);
+  }
+  for (const std::uint64_t id : orphans) give_up(id, {Code::closed, "the store is closed"});
 }
 
 }  // namespace pshpc::objects

@@ -38,6 +38,11 @@ class Messenger : public fabric::Receiver {
   void add_peer(const std::shared_ptr<fabric::Channel>& channel, const Caller& caller);
   void remove_peer(const std::shared_ptr<fabric::Channel>& channel);
 
+  // Closes a channel by force and completes the calls that went through it.
+  void close(const std::shared_ptr<fabric::Channel>& channel);
+  // Completes all calls, when no door delivers anything any more.
+  void close_all();
+
   // Sends a request. The call completes with its reply, or when the channel is lost.
   void start(const std::shared_ptr<fabric::Channel>& channel, Kind kind, ConstSpan body,
              ConstSpan payload, std::shared_ptr<const void> keep, Call* call);
@@ -56,11 +61,17 @@ class Messenger : public fabric::Receiver {
   struct Pending {
     Call* call;
     fabric::Channel* channel;
+    // The door writes into the call's memory: it ends with arrived(), whatever happens before.
+    bool receiving = false;
   };
   using Scratch = std::unordered_map<const std::uint8_t*, std::unique_ptr<Bytes>>;
+  using Holds = std::unordered_multimap<const std::uint8_t*, std::shared_ptr<const void>>;
 
   Span scratch(std::size_t size);
   std::unique_ptr<Bytes> take_scratch(Span payload);
+  std::shared_ptr<const void> take_hold(Span payload);
+  bool expected(std::uint64_t id, const fabric::Channel* from, Span payload);
+  void give_up(std::uint64_t id, const Status& status);
   void finish(std::uint64_t id, ConstSpan body, std::size_t received, const Status& status);
 
   Service& service_;
@@ -70,6 +81,8 @@ class Messenger : public fabric::Receiver {
   std::unordered_map<const fabric::Channel*, Caller> callers_;
   Scratch scratch_;
   std::size_t scratch_size_ = 0;
+  Holds holds_;  // of blocks that a door writes into
+  bool closed_ = false;
 };
 
 }  // namespace pshpc::objects

@@ -2,16 +2,15 @@
 // The objects of this process: their blocks, who may still be looking at them, and when a block may be
 // used again. Knows nothing of transports.
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -55,8 +54,15 @@ struct Located {
 
 struct OwnerOptions {
   memory::ArenaOptions arena;
-  // How long the block of an evicted object is left alone while peers may read it one-sidedly.
+  // How long the block of an evicted object is left alone while peers may read it one-sidedly. At
+  // least kShortestGrace.
   Nanoseconds grace = 100 * kMillisecond;
+};
+
+// Who waits for an object to be published, and for how long.
+struct Waiting {
+  std::uint64_t connection = 0;  // 0: a thread of this process
+  Nanoseconds patience = 0;
 };
 
 struct OwnerStats {
@@ -67,10 +73,13 @@ struct OwnerStats {
   std::uint64_t readers = 0;
 };
 
-// All methods: any thread; none waits for another process. put(), reserve() and allocate() may wait
-// for the grace period when memory is short.
+// All methods: any thread; none waits for another process. put() and reserve() may wait for the grace
+// period when memory is short. Peers are known by the number of their connection, 0 is this process.
 class Owner : public std::enable_shared_from_this<Owner> {
  public:
+  // Waits of one peer at a time.
+  static constexpr std::size_t kMaxWaits = 10'000;
+
   Owner(OwnerAddress self, OwnerOptions options, memory::Arena::SegmentHook hook);
 
   const OwnerAddress& self() const { return self_; }
@@ -78,18 +87,23 @@ class Owner : public std::enable_shared_from_this<Owner> {
   memory::Arena& arena() { return arena_; }
   Tag capability(std::uint64_t object_id) const;
 
-  // Storing. Parts are copied outside every lock. `into` is a deferred object's id, or 0 for a new one.
+  // Storing (owner.cpp). Parts are copied outside every lock. `into` is a deferred object's id, or 0
+  // for a new one.
   Expected<Key> put(std::uint64_t length, const std::vector<Part>& parts, const Policy& policy,
                     std::uint64_t into = 0);
+  // The same if nothing has to be waited for, else Code::unavailable.
+  Expected<Key> put_now(std::uint64_t length, const std::vector<Part>& parts, const Policy& policy,
+                        std::uint64_t into = 0);
   Expected<Reservation> reserve(std::uint64_t length, std::uint64_t writer = 0,
                                 std::uint64_t into = 0);
   Status fill(const Reservation& reservation, std::uint64_t offset, ConstSpan bytes);
   // With `pinned` the block stays until unpin(), even if the object is evicted at once.
-  Expected<Key> publish(std::uint64_t object_id, const Policy& policy, bool pinned = false);
-  void abort(std::uint64_t object_id);
-  Expected<Reservation> reserved(std::uint64_t object_id) const;
-  // A writer's connection is gone: what it had reserved is given back.
-  void writer_lost(std::uint64_t writer);
+  Expected<Key> publish(std::uint64_t object_id, const Policy& policy, bool pinned = false,
+                        std::uint64_t writer = 0);
+  void abort(std::uint64_t object_id, std::uint64_t writer = 0);
+  Expected<Reservation> reserved(std::uint64_t object_id, std::uint64_t writer = 0) const;
+  // The same; the block stays until unpin(), even if the reservation is given up.
+  Expected<Reservation> pin_reserved(std::uint64_t object_id, std::uint64_t writer);
   Key new_key();
 
   // Live memory, exposed in place: the payload is `prefix`, then (from `live_offset`) the live bytes.
@@ -100,27 +114,29 @@ class Owner : public std::enable_shared_from_this<Owner> {
   Status begin_writing(std::uint64_t object_id);
   Status end_writing(std::uint64_t object_id);
 
-  // Somebody here still uses what the key named, although it was evicted.
-  bool sending(const Key& key) const;
-
-  // Reading here, or on behalf of a peer: the block stays until unpin().
+  // Reading (owner_reading.cpp), here or on behalf of a peer: the block stays until unpin().
   Expected<Located> pin(std::uint64_t object_id, const Tag& capability);
   void unpin(const memory::Block& block);
+  // Somebody here still uses what the key named, although it was evicted.
+  bool sending(const Key& key) const;
   Expected<Key> locate(std::uint64_t object_id, const Tag& capability) const;
   Status check(std::uint64_t object_id, const Tag& capability) const;
-  // Code::pinned unless forced. Evicting what is gone already is no error.
-  Status evict(std::uint64_t object_id, const Tag& capability, bool force = false);
-  // Tells when the object is published (status ok), or that it cannot be any more.
+  // Tells when the object is published (status ok), or that it cannot be any more, or that the
+  // patience is at an end. A peer that left is told nothing.
   using Notify = std::function<void(Status)>;
-  void when_published(std::uint64_t object_id, const Tag& capability, Notify notify);
+  void when_published(std::uint64_t object_id, const Tag& capability, const Waiting& waiting,
+                      Notify notify);
 
-  // The readers of this node, and those that read one-sidedly.
-  void add_reader(std::uint64_t connection, std::shared_ptr<memory::PinTableView> table);
-  void remove_reader(std::uint64_t connection);
-  void grant_one_sided(std::uint64_t connection);
-  void revoke_one_sided(std::uint64_t connection);
+  // Reuse (owner_reuse.cpp). Code::pinned unless forced. Evicting what is gone already is no error.
+  Status evict(std::uint64_t object_id, const Tag& capability, bool force = false);
+  // A peer came, and went: what it had reserved is given back, its pins are void.
+  void join(std::uint64_t connection);
+  void leave(std::uint64_t connection);
+  // Code::closed when the peer has left meanwhile.
+  Status add_reader(std::uint64_t connection, std::shared_ptr<memory::PinTableView> table);
+  Status grant_one_sided(std::uint64_t connection);
 
-  // Housekeeping, by a timer: time-to-live, and blocks that nobody looks at any more.
+  // Housekeeping, by a timer: time-to-live, patience, and blocks that nobody looks at any more.
   void tend();
   // Everything is evicted and nothing new is accepted.
   void close();
@@ -137,40 +153,68 @@ class Owner : public std::enable_shared_from_this<Owner> {
     std::uint32_t flags = 0;
     Nanoseconds expires = 0;
   };
+  using Entries = std::unordered_map<std::uint64_t, Entry>;
   struct Retired {
     memory::Block block;
     Nanoseconds since;
     bool graced;
   };
+  struct Peer {
+    std::vector<std::shared_ptr<memory::PinTableView>> tables;
+    std::unordered_set<std::uint64_t> reserved;
+    std::size_t waits = 0;
+    bool one_sided = false;
+  };
+  struct Waiter {
+    Notify notify;
+    std::uint64_t connection = 0;
+    Nanoseconds expires = 0;
+  };
+  enum class Patience { none, short_of_memory };
 
+  bool inherited() const;  // we are in a forked child, where locks may be held by nobody
   ObjectHeader& header(const memory::Block& block) const {
     return *reinterpret_cast<ObjectHeader*>(block.data);
   }
-  Expected<memory::Block> allocate(std::uint64_t size, bool may_wait);
+  Expected<memory::Block> allocate(std::uint64_t size, Patience patience);
+  Status may_reserve_locked(std::uint64_t writer, std::uint64_t into) const;
+  Expected<Reservation> reserve_block(const memory::Block& block, std::uint64_t length,
+                                      std::uint64_t writer, std::uint64_t into);
+  Expected<Key> fill_and_publish(const Reservation& reservation, const std::vector<Part>& parts,
+                                 const Policy& policy);
+  // The entry that `writer` may write; end() if there is none.
+  Entries::iterator find_reserved(std::uint64_t object_id, std::uint64_t writer);
+  void drop_reservation_locked(const Entry& entry, std::uint64_t object_id);
+
   Status why_absent(std::uint64_t object_id) const;
   Expected<const Entry*> find_live(std::uint64_t object_id, const Tag& capability) const;
   Key key_of(std::uint64_t object_id, const Entry& entry) const;
-  void evict_locked(std::map<std::uint64_t, Entry>::iterator entry);
+  std::vector<Waiter> take_waiters(std::uint64_t object_id);
+  void forget_wait_locked(const Waiter& waiter);
+  static void tell(std::vector<Waiter>& waiters, const Status& status);
+
+  void evict_locked(Entries::iterator entry);
   void collect_locked(Nanoseconds time);
-  std::vector<Notify> take_waiters(std::uint64_t object_id);
+  std::vector<Waiter> take_impatient_locked(Nanoseconds time);
 
   OwnerAddress self_;
   const OwnerOptions options_;
+  const std::uint32_t birth_;
   const Tag secret_ = random_tag();
   memory::Arena arena_;
 
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;  // everything below; no callback runs under it
   bool closed_ = false;
   std::uint64_t next_id_ = 1;
   std::uint64_t next_generation_ = 2;
-  std::map<std::uint64_t, Entry> entries_;
+  Entries entries_;
   std::unordered_set<std::uint64_t> deferred_;
-  std::map<std::uint64_t, std::vector<Notify>> waiters_;
+  std::unordered_map<std::uint64_t, std::vector<Waiter>> waiters_;
   std::unordered_map<std::uint64_t, std::uint32_t> local_pins_;  // by block word
   std::vector<Retired> retired_;
-  std::multimap<std::uint64_t, std::shared_ptr<memory::PinTableView>> readers_;
-  std::unordered_set<std::uint64_t> one_sided_;
-  std::map<Nanoseconds, std::vector<std::uint64_t>> expiring_;
+  std::unordered_map<std::uint64_t, Peer> peers_;
+  std::size_t one_sided_ = 0;  // of the peers
+  std::set<std::pair<Nanoseconds, std::uint64_t>> expiring_;
 };
 
 }  // namespace pshpc::objects

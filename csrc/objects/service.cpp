@@ -4,12 +4,12 @@
 #include <cstring>
 #include <utility>
 
-#include "base/log.h"
-
 namespace pshpc::objects {
 namespace {
 
 Status short_request() { return {Code::protocol, "a request ends before it says what it wants"}; }
+
+Status too_many() { return {Code::protocol, "a request for more objects than one may name"}; }
 
 Status untrusted(const char* what) {
   return {Code::denied,
@@ -71,21 +71,8 @@ void Service::handle(Kind kind, ConstSpan body, ConstSpan payload, std::vector<F
     case Kind::publish: status = publish(in, caller, to); break;
     case Kind::abort: status = abort(in, caller, to); break;
     case Kind::fetch: status = fetch(in, to); break;
-    case Kind::wait: status = wait(in, responder); break;
-    case Kind::pin_table: {
-      if (fds.size() != 1) {
-        status = Status(Code::protocol, "a pin table came without its descriptor");
-        break;
-      }
-      auto table = memory::PinTableView::open(std::move(fds.front()));
-      if (!table) {
-        status = table.status();
-        break;
-      }
-      owner_->add_reader(caller.connection, std::move(table).value());
-      to.reply({});
-      break;
-    }
+    case Kind::wait: status = wait(in, caller, responder); break;
+    case Kind::pin_table: status = pin_table(in, std::move(fds), caller, to); break;
     default:
       status = Status(Code::protocol, "a request of an unknown kind");
   }
@@ -103,6 +90,7 @@ Status Service::locate(WireReader& in, Responder& to) {
 
 Status Service::exists(WireReader& in, Responder& to) {
   const auto count = in.get<std::uint32_t>();
+  if (count > kMaxBatch) return too_many();
   WireWriter codes;
   for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
     const ObjectRef object = ObjectRef::decode(in);
@@ -116,6 +104,7 @@ Status Service::exists(WireReader& in, Responder& to) {
 Status Service::evict(WireReader& in, Responder& to) {
   const bool force = in.get<std::uint8_t>() != 0;
   const auto count = in.get<std::uint32_t>();
+  if (count > kMaxBatch) return too_many();
   std::vector<ObjectRef> objects;
   for (std::uint32_t i = 0; i < count && in.ok(); ++i) objects.push_back(ObjectRef::decode(in));
   if (!in.at_end()) return short_request();
@@ -161,7 +150,9 @@ Status Service::region(WireReader& in, const Caller& caller, Responder& to) {
   }
   auto handle = exposure_.handle(door, id);
   if (!handle) return handle.status();
-  owner_->grant_one_sided(caller.connection);
+  // Before the handle goes out: evictions from now on leave time for reads that nobody sees.
+  const Status granted = owner_->grant_one_sided(caller.connection);
+  if (!granted.ok()) return granted;
   to.reply({}, handle.value());
   return {};
 }
@@ -180,14 +171,16 @@ Status Service::reserve(WireReader& in, const Caller& caller, Responder& to) {
   return {};
 }
 
-Span Service::delivery(ConstSpan body, std::size_t size, const Caller& caller) {
+Delivery Service::delivery(ConstSpan body, std::size_t size, const Caller& caller) {
   WireReader in(body);
   const auto object = in.get<std::uint64_t>();
   const auto offset = in.get<std::uint64_t>();
   if (!in.at_end() || !caller.trusted) return {};
-  auto reservation = owner_->reserved(object);
-  if (!reservation || offset > reservation->length || size > reservation->length - offset) return {};
-  return reservation->payload().slice(static_cast<std::size_t>(offset), size);
+  auto reservation = owner_->pin_reserved(object, caller.connection);
+  if (!reservation) return {};
+  auto keep = hold(owner_, reservation->block);
+  if (offset > reservation->length || size > reservation->length - offset) return {};
+  return {reservation->payload().slice(static_cast<std::size_t>(offset), size), std::move(keep)};
 }
 
 Status Service::deliver(WireReader& in, ConstSpan payload, const Caller& caller, Responder& to) {
@@ -195,7 +188,7 @@ Status Service::deliver(WireReader& in, ConstSpan payload, const Caller& caller,
   const auto offset = in.get<std::uint64_t>();
   if (!in.ok()) return short_request();
   if (!caller.trusted) return untrusted("storing objects");
-  auto reservation = owner_->reserved(object);
+  auto reservation = owner_->reserved(object, caller.connection);
   if (!reservation) return reservation.status();
   // A door puts the bytes where delivery() said; a socket brings them behind the request.
   const bool placed = !payload.empty();
@@ -216,7 +209,7 @@ Status Service::publish(WireReader& in, const Caller& caller, Responder& to) {
   if (!caller.trusted) return untrusted("storing objects");
   if ((policy.flags & ~kPinned) != 0 || policy.time_to_live < 0)
     return {Code::invalid, "an unknown policy"};
-  auto key = owner_->publish(object, policy);
+  auto key = owner_->publish(object, policy, false, caller.connection);
   if (!key) return key.status();
   to.reply({}, key->encode());
   return {};
@@ -226,7 +219,7 @@ Status Service::abort(WireReader& in, const Caller& caller, Responder& to) {
   const auto object = in.get<std::uint64_t>();
   if (!in.at_end()) return short_request();
   if (!caller.trusted) return untrusted("storing objects");
-  owner_->abort(object);
+  owner_->abort(object, caller.connection);
   to.reply({});
   return {};
 }
@@ -255,11 +248,16 @@ Status Service::fetch(WireReader& in, Responder& to) {
   return {};
 }
 
-Status Service::wait(WireReader& in, const std::shared_ptr<Responder>& to) {
+Status Service::wait(WireReader& in, const Caller& caller, const std::shared_ptr<Responder>& to) {
   const ObjectRef object = ObjectRef::decode(in);
+  // After that the asker does not listen any more.
+  const auto patience = in.get<std::int64_t>();
   if (!in.at_end()) return short_request();
+  if (patience < 0) return {Code::invalid, "a negative patience"};
   std::weak_ptr<Owner> weak = owner_;
-  owner_->when_published(object.object_id, object.capability, [weak, object, to](Status status) {
+  const Waiting waiting{caller.connection, patience};
+  owner_->when_published(object.object_id, object.capability, waiting, [weak, object,
+                                                                        to](Status status) {
     const auto owner = weak.lock();
     if (!status.ok() || !owner) {
       to->reply(status.ok() ? Status(Code::closed, "the owner closed its store") : status);
@@ -271,6 +269,18 @@ Status Service::wait(WireReader& in, const std::shared_ptr<Responder>& to) {
     else
       to->reply(key.status());
   });
+  return {};
+}
+
+Status Service::pin_table(WireReader& in, std::vector<Fd> fds, const Caller& caller,
+                          Responder& to) {
+  if (!in.at_end() || fds.size() != 1)
+    return {Code::protocol, "a pin table came without its descriptor"};
+  auto table = memory::PinTableView::open(std::move(fds.front()));
+  if (!table) return table.status();
+  const Status added = owner_->add_reader(caller.connection, std::move(table).value());
+  if (!added.ok()) return added;
+  to.reply({});
   return {};
 }
 

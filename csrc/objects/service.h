@@ -1,6 +1,6 @@
 #pragma once
-// Answers requests about the objects of this process, whichever way they came. Runs on the progress
-// thread; never blocks, never touches Python.
+// Answers requests about the objects of this process, whichever way they came: on the progress
+// thread, or on a thread that drives a door while it waits. Never blocks, never touches Python.
 
 #include <cstdint>
 #include <memory>
@@ -33,6 +33,12 @@ class Responder {
   void reply(const Status& status, ConstSpan body = {}) { reply(status, body, {}, nullptr, {}); }
 };
 
+// Where bytes that a peer sends shall go. The memory stays theirs for as long as `keep` lives.
+struct Delivery {
+  Span span;
+  std::shared_ptr<const void> keep;
+};
+
 class Service {
  public:
   Service(std::shared_ptr<Owner> owner, Exposure& exposure)
@@ -42,7 +48,7 @@ class Service {
   void handle(Kind kind, ConstSpan body, ConstSpan payload, std::vector<Fd> fds,
               const Caller& caller, const std::shared_ptr<Responder>& responder);
   // Where the bytes that a deliver request announces shall go; empty if they are not wanted.
-  Span delivery(ConstSpan body, std::size_t size, const Caller& caller);
+  Delivery delivery(ConstSpan body, std::size_t size, const Caller& caller);
 
  private:
   Status locate(WireReader& in, Responder& to);
@@ -55,7 +61,8 @@ class Service {
   Status publish(WireReader& in, const Caller& caller, Responder& to);
   Status abort(WireReader& in, const Caller& caller, Responder& to);
   Status fetch(WireReader& in, Responder& to);
-  Status wait(WireReader& in, const std::shared_ptr<Responder>& to);
+  Status wait(WireReader& in, const Caller& caller, const std::shared_ptr<Responder>& to);
+  Status pin_table(WireReader& in, std::vector<Fd> fds, const Caller& caller, Responder& to);
 
   std::shared_ptr<Owner> owner_;
   Exposure& exposure_;

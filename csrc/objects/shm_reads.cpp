@@ -46,9 +46,9 @@ Expected<Lease> view_in_segment(const std::shared_ptr<Link>& link, const Key& ke
   const auto& header = *reinterpret_cast<const ObjectHeader*>(block);
 
   auto view = std::make_shared<View>(segment.value(), link->tether());
-  view->pin = link->tether()->pin(block_word(key.segment, key.offset), key.generation, deadline);
-  if (view->pin.table == nullptr || view->pin.slot == memory::PinTable::kNone)
-    return Status(Code::full, "this process holds as many views of one owner as pins are possible");
+  auto pin = link->tether()->pin(block_word(key.segment, key.offset), key.generation, deadline);
+  if (!pin) return pin.status();
+  view->pin = pin.value();
   // Only now, with the pin visible to the owner, does a valid header promise anything.
   if (!header.is(key.object_id, key.generation) || header.length != key.length) return gone(key);
 
@@ -78,10 +78,10 @@ Status read_live_memory(const std::shared_ptr<Link>& link, const Key& key, std::
     return {Code::invalid, "the range lies outside of " + key.describe()};
 
   do {
+    if (!header.is(key.object_id, key.generation) || header.length != key.length) return gone(key);
     const std::uint64_t before = header.sequence.load(std::memory_order_acquire);
     const std::uint64_t live_offset = header.live_offset;
     const std::uint64_t address = header.live_address;
-    if (!header.is(key.object_id, key.generation) || header.length != key.length) return gone(key);
     if (before & 1) {
       ::sched_yield();
       continue;

@@ -11,13 +11,14 @@ Names names;
 
 namespace {
 
-// __deepcopy__ and __copy__ are on this list to be missing: the target's would resolve the proxy and
-// give a copy of the target. Without them, both copy functions go by __reduce_ex__.
-// So is __array_struct__, by which numpy makes an array without the unit of dates; it has other ways.
+// __deepcopy__ and __copy__ are on this list to be missing: the target's would resolve the proxy
+// and give a copy of the target. Without them, both copy functions go by __reduce_ex__.
+// So is __array_struct__: by it numpy makes an array without the unit of dates. It has other ways.
 constexpr const char* kOwn[] = {
     "__class__",     "__init__",     "__repr__",    "__hash__",    "__sizeof__",
     "__getattr__",   "__setattr__",  "__delattr__", "__copy__",    "__getattribute__",
-    "__deepcopy__",  "__reduce__",   "__reduce_ex__", "__array_struct__",
+    "__deepcopy__",  "__reduce__",   "__reduce_ex__",
+    "__array_struct__",
 };
 
 constexpr const char* kAlwaysForwarded[] = {

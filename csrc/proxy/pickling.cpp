@@ -11,8 +11,8 @@ namespace {
 
 PyObject* unpickle_function = nullptr;
 
-/// Two processes with the same token give equal strings equal hashes. 31 bits, so that it takes five
-/// bytes of a pickle.
+/// Two processes with the same token give equal strings equal hashes. 31 bits, so that it takes
+/// five bytes of a pickle.
 Py_hash_t hash_seed_token() {
   static const Py_hash_t token = [] {
     Ref text = Ref::steal(PyUnicode_FromString("proxystore_hpc.proxy"));

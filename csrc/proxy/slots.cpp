@@ -98,8 +98,8 @@ int set_item(PyObject* self, PyObject* key, PyObject* value) {
                           : PyObject_DelItem(target.get(), key);
 }
 
-// PySequence_GetItem has already added the length to a negative index: what is still negative is out
-// of range, and the target's own slot must see it so.
+// PySequence_GetItem has already added the length to a negative index: what is still negative is
+// out of range, and the target's own slot must see it so.
 PyObject* get_item_at(PyObject* self, Py_ssize_t index) {
   Ref target = target_of(self);
   if (!target) return nullptr;

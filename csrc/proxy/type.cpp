@@ -259,8 +259,8 @@ PyTypeObject* make_type(unsigned long flags, std::vector<PyType_Slot> slots, PyO
   return reinterpret_cast<PyTypeObject*>(PyType_FromSpecWithBases(&spec, bases));
 }
 
-/// A C slot for setting attributes would make CPython refuse `object.__setattr__(proxy, ...)`, which
-/// is how subclasses set their own state; a method in its place is as good and does not.
+/// A C slot for setting attributes would make CPython refuse `object.__setattr__(proxy, ...)`,
+/// which is how subclasses set their own state; a method in its place is as good and does not.
 int use_methods_to_set_attributes(PyObject* type) {
   for (const char* name : {"__setattr__", "__delattr__"}) {
     Ref method = Ref::steal(PyObject_GetAttrString(type, name));

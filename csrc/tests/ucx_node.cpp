@@ -114,11 +114,30 @@ Status UcxNode::call(Kind kind, std::uint64_t offset, std::uint64_t size, ConstS
     id = next_id_++;
     pending_[id] = &pending;
   }
-  channel_->send({encode({kind, id, offset, size}, text), payload, nullptr}, nullptr);
+  Sent sent(*this, id);
+  channel_->send({encode({kind, id, offset, size}, text), payload, nullptr}, &sent);
   const Status waited = door_->wait(pending, Deadline::after_seconds(seconds), nullptr);
-  std::lock_guard<std::mutex> lock(mutex_);
-  pending_.erase(id);
+  if (!waited.ok()) {
+    // The memory is the caller's: cut the channel, so that nothing comes any more.
+    channel_->close();
+    forget(id);
+  }
+  const Status ended = door_->wait(sent, Deadline::after(5 * kSecond), nullptr);
+  if (!ended.ok()) return ended.within("after a forced close");
   return waited.ok() ? pending.status() : waited;
+}
+
+UcxNode::Pending* UcxNode::forget(std::uint64_t id) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = pending_.find(id);
+  if (found == pending_.end()) return nullptr;
+  Pending* pending = found->second;
+  pending_.erase(found);
+  return pending;
+}
+
+void UcxNode::give_up(std::uint64_t id, const Status& why) {
+  if (Pending* pending = forget(id)) pending->complete(why);
 }
 
 Status UcxNode::echo(const std::string& text, std::string* answer, double seconds) {
@@ -228,14 +247,8 @@ void UcxNode::arrived(const std::shared_ptr<Channel>& from, ConstSpan bytes, Spa
     case Kind::answer:
       break;
   }
-  Pending* pending = nullptr;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = pending_.find(header.id);
-    if (found == pending_.end()) return;
-    pending = found->second;
-    pending_.erase(found);
-  }
+  Pending* pending = forget(header.id);
+  if (pending == nullptr) return;
   if (status.ok() && payload.size != pending->into.size)
     status = {Code::protocol, "fewer bytes than asked for"};
   pending->answer = header.text.copy();

@@ -73,10 +73,21 @@ class UcxNode final : public fabric::Receiver {
     Span into;
     Bytes answer;
   };
+  // A request that could not be sent is not answered.
+  struct Sent : fabric::Operation {
+    Sent(UcxNode& owner, std::uint64_t request) : node(owner), id(request) {}
+    void on_complete() override {
+      if (!status().ok()) node.give_up(id, status());
+    }
+    UcxNode& node;
+    std::uint64_t id;
+  };
 
   Status call(Kind kind, std::uint64_t offset, std::uint64_t size, ConstSpan payload,
               const std::string& text, Pending& pending, double seconds);
   Status finish(fabric::Operation& operation, double seconds);
+  Pending* forget(std::uint64_t id);
+  void give_up(std::uint64_t id, const Status& why);
   static Bytes encode(const Header& header, ConstSpan text = {});
   void answer(const std::shared_ptr<fabric::Channel>& to, std::uint64_t id, ConstSpan payload,
               ConstSpan text);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -119,47 +118,45 @@ def open_all(comm: MPI.Intracomm, store: Store, config: StoreConfig) -> None:
     Raises:
         ProxyStoreHpcError: What went wrong on the lowest rank where something did.
     """
+    from mpi4py import MPI
+
     secret: bytes = comm.bcast(secrets.token_bytes(16) if comm.rank == 0 else None)
-    local = comm.Split_type(_shared_memory(), key=comm.rank)
-    on_node, leads = local.size, local.rank == 0
+    local = comm.Split_type(MPI.COMM_TYPE_SHARED, key=comm.rank)
+    on_node, leader = local.size, local.bcast(comm.rank)
     local.Free()
-    # Each node is known by its lowest rank, which everyone else there learns by the node's number.
-    leaders = comm.allgather(addresses_here() if leads else None)
-    several = on_node < comm.size
+    several_nodes = on_node < comm.size
     host = ""
-    if several:
-        host = agreed(comm, lambda: contact_host(config, leaders, comm.rank))
-
-    def open_here() -> None:
-        capacity = load_core().default_capacity(on_node)
-        store._open(config, secret=secret, capacity=capacity, host=host, network=several)
-
-    opened = False
+    if several_nodes:
+        told = comm.allgather((leader, addresses_here() if leader == comm.rank else None))
+        nodes = {rank: addresses for rank, addresses in told if addresses is not None}
+        host = agreed(comm, lambda: contact_host(config, nodes, leader))
 
     def attempt() -> None:
-        nonlocal opened
-        open_here()
-        opened = True
+        capacity = load_core().default_capacity(on_node)
+        store._open(config, secret=secret, capacity=capacity, host=host, network=several_nodes)
 
     try:
         agreed(comm, attempt)
     except BaseException:
-        if opened:
+        if not getattr(store, "_closed", True):
             store.close()
         raise
 
 
-def contact_host(config: StoreConfig, leaders: list[list[str] | None], rank: int) -> str:
-    """The address where ranks on other nodes reach this one."""
+def contact_host(config: StoreConfig, nodes: dict[int, list[str]], leader: int) -> str:
+    """The address where ranks on other nodes reach this one.
+
+    Args:
+        config: Configuration of the store.
+        nodes: Addresses of every node, by its lowest rank.
+        leader: The lowest rank of this node.
+
+    Raises:
+        ConfigError: There is none.
+    """
     if config.interface is not None:
         return address_of(config.interface)
-    nodes = [addresses for addresses in leaders if addresses is not None]
-    here = addresses_here()
-    mine = next((i for i, addresses in enumerate(nodes) if set(addresses) == set(here)), None)
-    if mine is None:
-        nodes.append(here)
-        mine = len(nodes) - 1
-    return choose_contact(nodes, mine)
+    return choose_contact(list(nodes.values()), list(nodes).index(leader))
 
 
 def agreed(comm: MPI.Intracomm, attempt: Callable[[], T]) -> T:
@@ -193,8 +190,3 @@ def _of_rank(failure: ProxyStoreHpcError, rank: int, size: int) -> ProxyStoreHpc
     text = failure.args[0] if failure.args else type(failure).__name__
     failure.args = (f"{text} (on rank {rank} of {size})", *failure.args[1:])
     return failure
-
-
-def _shared_memory() -> int:
-    mpi: Any = sys.modules["mpi4py.MPI"]
-    return int(mpi.COMM_TYPE_SHARED)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from proxystore_hpc.store.base import Store
 from proxystore_hpc.store.cache import LRUCache
 from proxystore_hpc.store.config import ConnectorConfig, StoreConfig
-from proxystore_hpc.store.factory import StoreFactory, factory_of
+from proxystore_hpc.store.factory import (
+    StoreFactory,
+    factory_of,
+    proxy_of,
+    special_proxy_of,
+)
 from proxystore_hpc.store.live import RegisteredBuffer
 from proxystore_hpc.store.metrics import StoreMetrics
 from proxystore_hpc.store.policy import Pinned, Policy, TimeToLive
@@ -33,7 +38,9 @@ __all__ = [
     "get_key",
     "get_or_create_store",
     "get_store",
+    "proxy_of",
     "register_store",
+    "special_proxy_of",
     "store_registration",
     "unregister_store",
 ]

@@ -198,7 +198,7 @@ class Store(Writing):
                     )
                 )
         except BaseException:
-            keys = [cast(Any, get_factory(p)).key for p in made if type(p) is Proxy]
+            keys = [cast(Any, get_factory(p)).key for p in made if issubclass(type(p), Proxy)]
             self.evict_batch(keys, force=True)
             raise
         return made

@@ -12,6 +12,7 @@ from proxystore_hpc.exceptions import (
 )
 from proxystore_hpc.factory import Factory
 from proxystore_hpc.key import Key
+from proxystore_hpc.proxy import Proxy, unpickle
 from proxystore_hpc.store.registry import get_store
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ class StoreFactory(Factory[T]):
         if self.evict or self.deserializer is not None:
             return factory_of, (self.key.packed, self.store_name, self.evict, self.deserializer)
         return factory_of, (self.key.packed, self.store_name)
+
+    def __reduce_proxy__(self, *defaults: Any) -> tuple[Any, ...]:
+        # A proxy and its factory in one: half the time and bytes of two references in a pickle.
+        if self.evict or self.deserializer is not None:
+            special = (self.evict, self.deserializer)
+            return special_proxy_of, (self.key.packed, self.store_name, special, *defaults)
+        return proxy_of, (self.key.packed, self.store_name, *defaults)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, StoreFactory):
@@ -107,5 +115,20 @@ def factory_of(
     return StoreFactory(Key(packed), store_name, evict=evict, deserializer=deserializer)
 
 
+def proxy_of(packed: bytes, store_name: str, *defaults: Any) -> Proxy[Any]:
+    """The proxy that a pickle stands for."""
+    return unpickle(StoreFactory(Key(packed), store_name), *defaults)
+
+
+def special_proxy_of(
+    packed: bytes, store_name: str, special: tuple[bool, Any], *defaults: Any
+) -> Proxy[Any]:
+    """The proxy that a pickle stands for, with the options that few proxies have."""
+    evict, deserializer = special
+    factory = StoreFactory[Any](Key(packed), store_name, evict=evict, deserializer=deserializer)
+    return unpickle(factory, *defaults)
+
+
 # Pickles carry this path: the shorter, the smaller every proxy.
-factory_of.__module__ = "proxystore_hpc.store"
+for _function in (factory_of, proxy_of, special_proxy_of):
+    _function.__module__ = "proxystore_hpc.store"

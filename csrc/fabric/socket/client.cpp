@@ -12,6 +12,8 @@ namespace {
 
 Status too_late() { return {Code::timed_out, "no answer within the time allowed"}; }
 
+Status inherited() { return {Code::forked, "the connection belongs to the parent process"}; }
+
 }  // namespace
 
 ClientConnection::ClientConnection(Fd fd) : fd_(std::move(fd)) {}
@@ -25,7 +27,7 @@ Expected<Frame> ClientConnection::receive(Deadline deadline) {
 }
 
 Status ClientConnection::receive_once(Deadline deadline) {
-  if (!fd_) return {Code::forked, "the connection belongs to the parent process"};
+  if (!fd_) return inherited();
   auto ready = wait_ready(fd_.get(), POLLIN, deadline);
   if (!ready) return ready.status();
   if (!ready.value()) return too_late();
@@ -35,19 +37,49 @@ Status ClientConnection::receive_once(Deadline deadline) {
   return parser_.commit(got.value(), std::move(fds));
 }
 
-Status ClientConnection::send(ConstSpan frame, const std::vector<int>& fds, Deadline deadline) {
-  std::lock_guard<std::mutex> lock(send_mutex_);
+void ClientConnection::wait_for_change(Lock& lock, Deadline deadline) {
+  changed_.wait_for(lock, std::chrono::nanoseconds(std::min(deadline.remaining(), kSecond)));
+}
+
+// One caller sends at a time; the others wait for their turn no longer than they have time.
+Status ClientConnection::send(Lock& lock, ConstSpan frame, const std::vector<int>& fds,
+                              Deadline deadline) {
+  while (sending_ && broken_.ok()) {
+    if (deadline.passed()) return too_late();
+    wait_for_change(lock, deadline);
+  }
+  if (!broken_.ok()) return broken_;
+  sending_ = true;
+  lock.unlock();
+  bool begun = false;
+  const Status sent = send_all(frame, fds, deadline, &begun);
+  lock.lock();
+  sending_ = false;
+  changed_.notify_all();
+  if (sent.ok()) return sent;
+  if (sent.code() != Code::timed_out)
+    fail_all(sent);
+  else if (begun)
+    // Half a frame on the stream would garble everything after it.
+    fail_all({Code::peer_lost, "the peer does not take what is sent to it"});
+  return sent;
+}
+
+Status ClientConnection::send_all(ConstSpan frame, const std::vector<int>& fds, Deadline deadline,
+                                  bool* begun) {
   std::size_t done = 0;
   while (done < frame.size) {
-    if (!fd_) return {Code::forked, "the connection belongs to the parent process"};
+    if (!fd_) return inherited();
     auto sent = send_some(fd_.get(), frame.from(done), {}, done == 0 ? fds : std::vector<int>{});
     if (!sent) return sent.status();
     done += sent.value();
-    if (sent.value() > 0) continue;
+    if (sent.value() > 0) {
+      *begun = true;
+      continue;
+    }
     auto ready = wait_ready(fd_.get(), POLLOUT, deadline);
     if (!ready) return ready.status();
-    // Half a frame on the stream would garble everything after it.
-    if (!ready.value()) return {Code::peer_lost, "the peer does not take what is sent to it"};
+    if (!ready.value()) return {Code::timed_out, "the peer does not take what is sent to it"};
   }
   return {};
 }
@@ -55,23 +87,22 @@ Status ClientConnection::send(ConstSpan frame, const std::vector<int>& fds, Dead
 Expected<Frame> ClientConnection::call(std::uint16_t kind, ConstSpan body, Deadline deadline,
                                        const std::vector<int>& fds) {
   Waiter waiter;
-  std::unique_lock<std::mutex> lock(mutex_);
+  Lock lock(mutex_);
   if (!broken_.ok()) return broken_;
   const std::uint64_t id = next_id_++;
   waiters_[id] = &waiter;
   lock.unlock();
-  const Status sent = send(encode_frame(kind, id, body, fds.size()), fds, deadline);
+  const Bytes frame = encode_frame(kind, id, body, fds.size());
   lock.lock();
+  const Status sent = send(lock, frame, fds, deadline);
   if (!sent.ok()) {
-    fail_all(sent);
     waiters_.erase(id);
     return sent;
   }
   while (!waiter.done) {
     if (receiving_) {
       // Another caller receives; it hands us our reply, or the receiving when it has its own.
-      const auto nap = std::chrono::nanoseconds(std::min(deadline.remaining(), kSecond));
-      changed_.wait_for(lock, nap);
+      wait_for_change(lock, deadline);
       if (!waiter.done && deadline.passed()) break;
       continue;
     }
@@ -79,14 +110,7 @@ Expected<Frame> ClientConnection::call(std::uint16_t kind, ConstSpan body, Deadl
     lock.unlock();
     const Status status = receive_once(deadline);
     lock.lock();
-    while (parser_.has_frame()) {
-      Frame frame = parser_.take();
-      const auto found = waiters_.find(frame.id);
-      if (found == waiters_.end()) continue;  // its caller ran out of time
-      found->second->reply = std::move(frame);
-      found->second->done = true;
-      waiters_.erase(found);
-    }
+    hand_out_replies();
     receiving_ = false;
     if (!status.ok() && status.code() != Code::timed_out) fail_all(status);
     changed_.notify_all();
@@ -98,6 +122,17 @@ Expected<Frame> ClientConnection::call(std::uint16_t kind, ConstSpan body, Deadl
   }
   if (!waiter.status.ok()) return waiter.status;
   return std::move(waiter.reply);
+}
+
+void ClientConnection::hand_out_replies() {
+  while (parser_.has_frame()) {
+    Frame frame = parser_.take();
+    const auto found = waiters_.find(frame.id);
+    if (found == waiters_.end()) continue;  // its caller ran out of time
+    found->second->reply = std::move(frame);
+    found->second->done = true;
+    waiters_.erase(found);
+  }
 }
 
 void ClientConnection::fail_all(const Status& status) {
@@ -118,11 +153,11 @@ bool ClientConnection::alive() const {
   return fd_ && !hung_up(fd_.get());
 }
 
-void ClientConnection::close() {
+void ClientConnection::end_calls(const Status& why) {
   std::lock_guard<std::mutex> lock(mutex_);
-  fail_all({Code::closed, "the connection was closed on this side"});
-  // The descriptor stays until the last user lets go of the connection.
-  if (fd_) ::shutdown(fd_.get(), SHUT_RDWR);
+  fail_all(why);
+  // Wakes who receives.
+  if (fd_) ::shutdown(fd_.get(), SHUT_RD);
 }
 
 }  // namespace pshpc::fabric

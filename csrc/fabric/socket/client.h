@@ -30,7 +30,9 @@ class ClientConnection {
 
   // The peer is there as far as the socket knows. Looks at the socket: about a microsecond.
   bool alive() const;
-  void close();
+  // Calls in flight and later ones fail, while the peer goes on seeing this end: what depends on
+  // that, such as pins, ends with the connection itself.
+  void end_calls(const Status& why);
 
  private:
   struct Waiter {
@@ -38,16 +40,20 @@ class ClientConnection {
     Status status;
     Frame reply;
   };
+  using Lock = std::unique_lock<std::mutex>;
 
-  Status send(ConstSpan frame, const std::vector<int>& fds, Deadline deadline);
+  Status send(Lock& lock, ConstSpan frame, const std::vector<int>& fds, Deadline deadline);
+  Status send_all(ConstSpan frame, const std::vector<int>& fds, Deadline deadline, bool* begun);
   Status receive_once(Deadline deadline);
+  void wait_for_change(Lock& lock, Deadline deadline);
+  void hand_out_replies();
   void fail_all(const Status& status);
 
   GuardedFd fd_;
-  std::mutex send_mutex_;
 
-  mutable std::mutex mutex_;  // everything below
+  mutable std::mutex mutex_;  // everything below; never held while waiting for the socket
   std::condition_variable changed_;
+  bool sending_ = false;
   bool receiving_ = false;
   Status broken_;
   std::uint64_t next_id_ = 1;

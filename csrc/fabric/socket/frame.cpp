@@ -41,13 +41,11 @@ Status FrameParser::cut() {
   while (filled_ - start >= sizeof(FrameHeader)) {
     FrameHeader header;
     std::memcpy(&header, buffer_.data() + start, sizeof header);
-    if (header.magic != kFrameMagic || header.size > kMaxBody)
+    if (header.magic != kFrameMagic || header.size > max_body_)
       return {Code::protocol, "a peer sent something that is no frame of proxystore_hpc"};
     const std::size_t whole = sizeof header + header.size;
-    if (filled_ - start < whole) {
-      if (buffer_.size() < whole) buffer_.resize(whole + 64 * 1024);
-      break;
-    }
+    // The buffer grows with what came, not with what is announced.
+    if (filled_ - start < whole) break;
     if (fds_.size() < header.fd_count)
       return {Code::protocol, "a frame announces descriptors that did not arrive with it"};
     Frame frame;

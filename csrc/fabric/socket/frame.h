@@ -38,6 +38,10 @@ Bytes encode_frame(std::uint16_t kind, std::uint64_t id, ConstSpan body, std::si
 // Code::protocol, after which the stream cannot be trusted and is closed.
 class FrameParser {
  public:
+  explicit FrameParser(std::uint32_t max_body = kMaxBody) : max_body_(max_body) {}
+
+  // The longest body from now on.
+  void allow(std::uint32_t max_body) { max_body_ = max_body; }
   // Room for the next receive; commit() says how much of it was filled.
   Span room();
   Status commit(std::size_t size, std::vector<Fd> fds);
@@ -47,6 +51,7 @@ class FrameParser {
  private:
   Status cut();
 
+  std::uint32_t max_body_;
   Bytes buffer_ = Bytes(64 * 1024);
   std::size_t filled_ = 0;
   std::deque<Fd> fds_;

@@ -9,9 +9,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 namespace pshpc::fabric {
 namespace {
@@ -76,12 +78,23 @@ Expected<Fd> listen_abstract(const std::string& name) {
   return fd;
 }
 
-Expected<Fd> connect_abstract(const std::string& name) {
+Expected<Fd> connect_abstract(const std::string& name, Deadline deadline) {
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return system_error("creating a socket");
   const AbstractAddress at = abstract_address(name);
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&at.address), at.length) != 0)
-    return system_error("connecting to the node socket @" + name);
+  while (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&at.address), at.length) != 0) {
+    const int error = errno;
+    if (error == EINTR) continue;
+    if (error == ECONNREFUSED)
+      return Status(Code::owner_gone, "nobody listens at the node socket @" + name);
+    if (error != EAGAIN) return system_error("connecting to the node socket @" + name, error);
+    // Its queue of connections is full: it is stopped, or everybody comes at once. Such a socket
+    // cannot be waited for.
+    if (deadline.passed())
+      return Status(Code::timed_out, "the process at the node socket @" + name +
+                                         " accepts no connections; is it stopped?");
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   return fd;
 }
 
@@ -148,10 +161,20 @@ Expected<Fd> connect_tcp(const std::string& host, std::uint16_t port, Deadline d
 }
 
 Expected<Fd> accept_connection(int listener) {
-  Fd fd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!fd) return system_error("accepting a connection");
-  notice_dead_peers(fd.get());  // refused by unix sockets, which need none of it
-  return fd;
+  for (;;) {
+    Fd fd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (fd) {
+      notice_dead_peers(fd.get());  // refused by unix sockets, which need none of it
+      return fd;
+    }
+    const int error = errno;
+    if (error == EAGAIN || error == EWOULDBLOCK) return Status(Code::unavailable, "nobody waits");
+    if (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM)
+      return Status(Code::full, system_error("accepting a connection", error).message());
+    // Others are of the connection, which gave up while it waited.
+    if (error != EINTR && error != ECONNABORTED && error != EPROTO && error != EPERM)
+      return system_error("accepting a connection", error);
+  }
 }
 
 Expected<std::size_t> send_some(int fd, ConstSpan first, ConstSpan second,
@@ -206,6 +229,10 @@ Expected<std::size_t> receive_some(int fd, Span into, std::vector<Fd>& fds) {
       fds.emplace_back(received);
     }
   }
+  if (message.msg_flags & MSG_CTRUNC)
+    return Status(Code::system,
+                  "descriptors were lost on their way here: the limit of open files (ulimit -n) of "
+                  "this process is reached");
   if (got == 0) return Status(Code::peer_lost, "the other process closed the connection or ended");
   return static_cast<std::size_t>(got);
 }

@@ -22,7 +22,8 @@ struct Credentials {
 
 // An abstract name leaves no file behind and does not cross a network namespace.
 Expected<Fd> listen_abstract(const std::string& name);
-Expected<Fd> connect_abstract(const std::string& name);
+// Code::owner_gone when nobody listens there.
+Expected<Fd> connect_abstract(const std::string& name, Deadline deadline);
 // What the kernel says of the process at the other end of a unix socket. It is the process that
 // connected or listened, whoever holds the descriptor now.
 Expected<Credentials> peer_credentials(int fd);
@@ -32,6 +33,7 @@ Expected<Fd> listen_tcp(const std::string& host, std::uint16_t port);
 Expected<std::uint16_t> local_port(int fd);
 Expected<Fd> connect_tcp(const std::string& host, std::uint16_t port, Deadline deadline);
 
+// Code::unavailable when nobody waits, Code::full when this process or machine has no descriptor left.
 Expected<Fd> accept_connection(int listener);
 
 // Up to this many descriptors travel with one frame.

@@ -32,9 +32,13 @@ UcxChannel::UcxChannel(std::shared_ptr<Worker> worker, std::uint64_t local_token
 UcxChannel::~UcxChannel() { close(); }
 
 Expected<std::shared_ptr<UcxChannel>> UcxChannel::connect(std::shared_ptr<Worker> worker,
+                                                          const ProcessId& peer,
                                                           ConstSpan address,
                                                           std::uint64_t local_token,
                                                           std::uint64_t remote_token) {
+  if (peer.gone())
+    return Status(Code::peer_lost, "process " + std::to_string(peer.pid) + " has ended");
+  Fd process = peer.open();
   auto channel = std::make_shared<UcxChannel>(worker, local_token);
   Status made;
   {
@@ -42,7 +46,10 @@ Expected<std::shared_ptr<UcxChannel>> UcxChannel::connect(std::shared_ptr<Worker
     if (!guard) return forked();
     channel->remote_token_ = remote_token;
     made = channel->endpoint_.connect_locked(worker->handle(), address);
-    if (made.ok()) channel->open_locked(guard);
+    if (made.ok()) {
+      channel->open_locked(guard);
+      worker->deaths().add(std::move(process), *channel);
+    }
   }
   if (!made.ok()) return made;
   return channel;
@@ -239,6 +246,7 @@ void UcxChannel::close() {
   alive_ = false;
   if (!guard || !endpoint_) return;
   if (ended_.ok()) ended_ = {Code::peer_lost, "the ucx channel was closed"};
+  worker_->deaths().remove(*this);
   worker_->inbox().forget_greeting(endpoint_.handle());
   worker_->inbox().detach(local_token_);
   endpoint_.close_locked();
@@ -250,16 +258,24 @@ void UcxChannel::close() {
 }
 
 void UcxChannel::failed_locked(ucs_status_t why) {
-  if (!alive_.exchange(false)) return;
-  ended_ = to_status(why, "the peer is lost (" + ucx::describe(lanes_) + ")");
+  Status ended = to_status(why, "the peer is lost (" + ucx::describe(lanes_) + ")");
   if (shares_memory(lanes_) && !worker_->inbox().heard_of(local_token_))
     // Reachability was judged by namespaces; permissions show only in use.
-    ended_ = {Code::unavailable,
-              ended_.message() +
-                  "; nothing ever came through, as between different users or pid namespaces: "
-                  "a door limited to \"tcp\" may reach it"};
+    end_locked({Code::unavailable,
+                ended.message() +
+                    "; nothing ever came through, as between different users or pid namespaces: "
+                    "a door limited to \"tcp\" may reach it"});
   else
-    ended_ = {Code::peer_lost, ended_.message()};
+    end_locked({Code::peer_lost, ended.message()});
+}
+
+void UcxChannel::died_locked() {
+  end_locked({Code::peer_lost, "the peer's process has ended"});
+}
+
+void UcxChannel::end_locked(Status why) {
+  if (!alive_.exchange(false)) return;
+  ended_ = std::move(why);
   if (auto self = weak_from_this().lock())
     worker_->inbox().later([self] {
       Receiver* receiver = self->worker_->inbox().receiver();

@@ -16,11 +16,12 @@ namespace pshpc::fabric::ucx {
 class UcxChannel final : public Channel,
                          public Endpoint::Owner,
                          public Inbox::Greeted,
+                         public DeathWatch::Mourner,
                          public std::enable_shared_from_this<UcxChannel> {
  public:
   // Both sides have told each other address and token.
   static Expected<std::shared_ptr<UcxChannel>> connect(std::shared_ptr<Worker> worker,
-                                                       ConstSpan address,
+                                                       const ProcessId& peer, ConstSpan address,
                                                        std::uint64_t local_token,
                                                        std::uint64_t remote_token);
   // By host and port, or the answer to that; the tokens follow in a first message of each side, and
@@ -50,12 +51,14 @@ class UcxChannel final : public Channel,
 
   void failed_locked(ucs_status_t why) override;
   void greeted_locked(std::uint64_t remote_token) override;
+  void died_locked() override;
 
  private:
   void look_at_lanes_locked();
   void open_locked(Worker::Guard& guard);
   void greet_locked(Worker::Guard& guard);
   void flush_unsent();
+  void end_locked(Status why);
   void post_locked(Worker::Guard& guard, MessageKind kind, ConstSpan header, ConstSpan payload,
                    std::shared_ptr<const void> keep, Operation* operation);
   void send_locked(Worker::Guard& guard, Message message, Operation* operation);

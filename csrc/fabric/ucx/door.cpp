@@ -58,6 +58,12 @@ void UcxDoor::withdraw(std::uint32_t region_id) {
   registrations_.erase(region_id);
 }
 
+Bytes UcxDoor::address() {
+  WireWriter writer;
+  ProcessId::self().encode(writer);
+  return writer.put_blob(worker_->address()).take();
+}
+
 std::uint64_t UcxDoor::new_token() {
   const Worker::Guard guard(*worker_);
   return guard ? worker_->inbox().new_token() : 0;
@@ -65,7 +71,12 @@ std::uint64_t UcxDoor::new_token() {
 
 Expected<std::shared_ptr<Channel>> UcxDoor::connect(ConstSpan address, std::uint64_t local_token,
                                                     std::uint64_t remote_token) {
-  auto channel = UcxChannel::connect(worker_, address, local_token, remote_token);
+  WireReader reader(address);
+  const ProcessId peer = ProcessId::decode(reader);
+  const ConstSpan worker_address = reader.get_blob();
+  if (!reader.at_end() || worker_address.empty())
+    return Status(Code::protocol, "not an address of a ucx door");
+  auto channel = UcxChannel::connect(worker_, peer, worker_address, local_token, remote_token);
   if (!channel) return channel.status();
   return std::shared_ptr<Channel>(std::move(channel).value());
 }

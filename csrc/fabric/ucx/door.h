@@ -24,7 +24,7 @@ class UcxDoor final : public Door {
   Expected<Bytes> expose(const memory::Region& region) override;
   void withdraw(std::uint32_t region_id) override;
 
-  Bytes address() override { return worker_->address(); }
+  Bytes address() override;
   std::uint64_t new_token() override;
   Expected<std::shared_ptr<Channel>> connect(ConstSpan address, std::uint64_t local_token,
                                              std::uint64_t remote_token) override;

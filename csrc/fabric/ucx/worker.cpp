@@ -9,6 +9,9 @@
 namespace pshpc::fabric::ucx {
 namespace {
 
+// Before it sleeps the progress thread looks anyway.
+constexpr unsigned kPollsPerDeathCheck = 1024;
+
 // The worker whose operations this thread completes: what they post in turn is completed by the
 // loop that is already running, not one call deeper each time.
 thread_local const Worker* completing = nullptr;
@@ -32,8 +35,11 @@ Status Worker::open() {
   params.events = UCP_WAKEUP_RMA | UCP_WAKEUP_TX | UCP_WAKEUP_RX;
   ucs_status_t status = ucp_worker_create(context_->handle(), &params, &handle_);
   if (status != UCS_OK) return to_status(status, "creating a UCX worker");
-  status = ucp_worker_get_efd(handle_, &fd_);
+  int fd = -1;
+  status = ucp_worker_get_efd(handle_, &fd);
   if (status != UCS_OK) return to_status(status, "asking UCX for a descriptor to sleep on");
+  const Status watched = deaths_.open(fd);
+  if (!watched.ok()) return watched;
 
   ucp_worker_attr_t attributes{};
   attributes.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
@@ -158,6 +164,7 @@ unsigned Worker::try_progress() {
 unsigned Worker::progress_locked(std::unique_lock<std::mutex> lock) {
   armed_ = false;
   unsigned events = ucp_worker_progress(handle_);
+  if (++polls_ % kPollsPerDeathCheck == 0) events += deaths_.check();
   // Only one thread publishes what arrived, or the order would be lost.
   const bool publish = !publishing_ && inbox_.has_news();
   if (publish) publishing_ = true;
@@ -183,6 +190,7 @@ unsigned Worker::progress_locked(std::unique_lock<std::mutex> lock) {
 bool Worker::arm() {
   if (birth_ != fork_generation()) return true;
   std::lock_guard<std::mutex> lock(mutex_);
+  deaths_.check();
   if (inbox_.has_news() && !publishing_) return false;
   const ucs_status_t status = ucp_worker_arm(handle_);
   armed_ = status != UCS_ERR_BUSY;

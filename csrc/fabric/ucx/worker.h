@@ -17,6 +17,7 @@
 #include "fabric/ucx/context.h"
 #include "fabric/ucx/drive.h"
 #include "fabric/ucx/inbox.h"
+#include "fabric/ucx/process.h"
 
 namespace pshpc::fabric::ucx {
 
@@ -67,6 +68,7 @@ class Worker final : public Source,
   const std::shared_ptr<Context>& context() const { return context_; }
   Inbox& inbox() { return inbox_; }
   Drive& drive() { return drive_; }
+  DeathWatch& deaths() { return deaths_; }
   Bytes address();
   // Longest header of an active message.
   std::size_t max_header() const { return max_header_; }
@@ -78,7 +80,7 @@ class Worker final : public Source,
   // until the deadline.
   void close_all(Deadline deadline);
 
-  int fd() const override { return fd_; }
+  int fd() const override { return deaths_.fd(); }
   unsigned progress() override;
   unsigned try_progress() override;
   bool arm() override;
@@ -99,19 +101,20 @@ class Worker final : public Source,
 
   std::shared_ptr<Context> context_;
   ucp_worker_h handle_ = nullptr;
-  int fd_ = -1;
   std::size_t max_header_ = 0;
   std::uint32_t birth_;
 
   std::mutex mutex_;
   bool armed_ = false;  // the progress thread sleeps or is about to
   bool publishing_ = false;
+  unsigned polls_ = 0;
   std::list<Flight> in_flight_;
   std::list<Flight> landed_;
   std::vector<Completion> completions_;
 
   Drive drive_;
   Inbox inbox_;
+  DeathWatch deaths_;
 };
 
 }  // namespace pshpc::fabric::ucx

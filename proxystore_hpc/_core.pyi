@@ -1,0 +1,123 @@
+"""Registered memory, the shm door and the object store; bound in `csrc/bindings/core*.cpp`.
+
+Sizes are in bytes, times in seconds unless the name says otherwise. Keys and addresses are the
+packed bytes of `proxystore_hpc.key`. Everything that waits or copies much releases the GIL, and
+ends by its timeout with `OperationTimeoutError`. In a forked child all methods raise
+`ForkedError`.
+"""
+
+from typing import Any, final
+
+from typing_extensions import Buffer
+
+from proxystore_hpc.exceptions import ProxyStoreHpcError
+
+def memory_limits() -> dict[str, Any]: ...
+def default_capacity(processes_on_node: int = 1) -> int: ...
+
+@final
+class Lease:
+    """Bytes of an object, valid while any buffer of it is held."""
+
+    @property
+    def door(self) -> str: ...
+    @property
+    def writable(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Block:
+    """A block of the arena that is written in place, then published."""
+
+    @property
+    def published(self) -> bool: ...
+    def publish(self, prefix: Buffer, ttl_ns: int = 0, flags: int = 0) -> bytes: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class LiveMemory:
+    """Memory of the user's that is readable in place until it is closed."""
+
+    def __init__(
+        self, instance: Instance, prefix: Buffer, live_offset: int, buffer: Buffer
+    ) -> None: ...
+    @property
+    def key(self) -> bytes: ...
+    def begin_writing(self) -> None: ...
+    def end_writing(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class Instance:
+    """One participant: its objects, its doors and its progress thread."""
+
+    def __init__(
+        self,
+        store: str,
+        *,
+        capacity: int = 0,
+        pool_capacity: int = 0,
+        grace: float = 0.1,
+        doors: list[str] = ...,
+        secret: bytes | None = None,
+        host: str = "",
+        port: int = 0,
+        polling: bool = False,
+        spin: float = 50e-6,
+    ) -> None: ...
+    @property
+    def address(self) -> bytes: ...
+    @property
+    def owner_id(self) -> str: ...
+    def open_door(self, capsule: object) -> None: ...
+    def set_config(self, config: str, /) -> None: ...
+
+    # Storing. `segments` are (offset in the object, bytes); flag 1 pins the object.
+    def put(
+        self,
+        length: int,
+        segments: list[tuple[int, Buffer]],
+        ttl_ns: int = 0,
+        flags: int = 0,
+        into: int = 0,
+    ) -> bytes: ...
+    def put_to(
+        self,
+        address: bytes,
+        length: int,
+        segments: list[tuple[int, Buffer]],
+        ttl_ns: int = 0,
+        flags: int = 0,
+        timeout: float = 30.0,
+    ) -> bytes: ...
+    def allocate(self, length: int) -> Block: ...
+    def warm(self, bytes: int, /) -> None: ...
+    def new_key(self) -> bytes: ...
+
+    # Reading. Batches give an exception, not raised, in the place of what failed.
+    def get(self, key: bytes, writable: bool = False, timeout: float = 30.0) -> Lease: ...
+    def get_batch(
+        self, keys: list[bytes], writable: bool = False, timeout: float = 30.0
+    ) -> list[Lease | ProxyStoreHpcError]: ...
+    def get_range(
+        self, key: bytes, offset: int, length: int, timeout: float = 30.0
+    ) -> Lease: ...
+    def read_into(
+        self, key: bytes, offset: int, target: Buffer, timeout: float = 30.0
+    ) -> str: ...
+    def exists(
+        self, keys: list[bytes], timeout: float = 30.0
+    ) -> list[ProxyStoreHpcError | None]: ...
+    def evict(
+        self, keys: list[bytes], force: bool = False, timeout: float = 30.0
+    ) -> list[ProxyStoreHpcError | None]: ...
+    def wait_for(self, key: bytes, timeout: float = 30.0) -> bytes: ...
+
+    # About an owner, and about this process.
+    def store_of(self, key: bytes, timeout: float = 30.0) -> tuple[str, str]: ...
+    def channels(self, key: bytes, timeout: float = 30.0) -> dict[str, dict[str, Any]]: ...
+    def doors(self) -> dict[str, dict[str, str]]: ...
+    def stats(self) -> dict[str, int]: ...
+    def close(self) -> None: ...
