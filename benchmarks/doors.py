@@ -163,9 +163,7 @@ def print_head() -> None:
     print(f"{'median':9}{'':>8}{names}{'GB/s':>9}{'of reference':>14}")
 
 
-def print_line(
-    door: str, nbytes: int, figures: dict[str, harness.Stats], reference: str
-) -> None:
+def print_line(door: str, nbytes: int, figures: dict[str, harness.Stats], reference: str) -> None:
     """One size; speed and ratio are those of get."""
     medians = {name: stats.median for name, stats in figures.items()}
     cells = "".join(f"{harness.duration(medians.get(name)):>11}" for name in COLUMNS)

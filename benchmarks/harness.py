@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -263,25 +263,27 @@ class StreamSender:
 
 
 @contextmanager
-def plain_stream(nbytes: int) -> Iterable[Callable[[], int]]:  # type: ignore[misc]
+def plain_stream(nbytes: int) -> Iterator[Callable[[], int]]:
     """A function that receives `nbytes` from another process into the same warm memory."""
     target = memoryview(bytearray(b"\0") * nbytes)
     request = nbytes.to_bytes(8, "little")
-    with Peer("harness:StreamSender", nbytes=nbytes) as sender:
-        with socket.create_connection(("127.0.0.1", sender.call("port"))) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with (
+        Peer("harness:StreamSender", nbytes=nbytes) as sender,
+        socket.create_connection(("127.0.0.1", sender.call("port"))) as connection,
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-            def receive() -> int:
-                connection.sendall(request)
-                done = 0
-                while done < nbytes:
-                    got = connection.recv_into(target[done:])
-                    if got == 0:
-                        raise ConnectionResetError("the sender of the plain stream has ended")
-                    done += got
-                return done
+        def receive() -> int:
+            connection.sendall(request)
+            done = 0
+            while done < nbytes:
+                got = connection.recv_into(target[done:])
+                if got == 0:
+                    raise ConnectionResetError("the sender of the plain stream has ended")
+                done += got
+            return done
 
-            yield receive
+        yield receive
 
 
 def memcpy(nbytes: int) -> Callable[[], object]:

@@ -2,9 +2,9 @@
 
     python benchmarks/targets.py [--only put,get] [--json FILE]
 
-Ratios are between things that took turns in one run. Owner and reader are two processes, one door is
-allowed in each row and the metrics must name it. Absolute times are worth what the machine's load
-lets them be worth: it is printed before and after.
+Ratios are between things that took turns in one run. Owner and reader are two processes, one door
+is allowed in each row and the metrics must name it. Absolute times are worth what the machine's
+load lets them be worth: it is printed before and after.
 """
 
 from __future__ import annotations

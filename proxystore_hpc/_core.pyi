@@ -15,8 +15,15 @@ from proxystore_hpc.exceptions import ProxyStoreHpcError
 def memory_limits() -> dict[str, Any]: ...
 def default_capacity(processes_on_node: int = 1) -> int: ...
 
+class _Bound(type): ...
+
+class _Memory(metaclass=_Bound):
+    # Made by the core only; raises.
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 @final
-class Lease:
+class Lease(_Memory):
     """Bytes of an object, valid while any buffer of it is held."""
 
     @property
@@ -24,20 +31,18 @@ class Lease:
     @property
     def writable(self) -> bool: ...
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
-class Block:
+class Block(_Memory):
     """A block of the arena that is written in place, then published."""
 
     @property
     def published(self) -> bool: ...
     def publish(self, prefix: Buffer, ttl_ns: int = 0, flags: int = 0) -> bytes: ...
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
-class LiveMemory:
+class LiveMemory(metaclass=_Bound):
     """Memory of the user's that is readable in place until it is closed."""
 
     def __init__(
@@ -50,7 +55,7 @@ class LiveMemory:
     def close(self) -> None: ...
 
 @final
-class Instance:
+class Instance(metaclass=_Bound):
     """One participant: its objects, its doors and its progress thread."""
 
     def __init__(
@@ -78,7 +83,7 @@ class Instance:
     def put(
         self,
         length: int,
-        segments: list[tuple[int, Buffer]],
+        segments: list[tuple[int, bytes | memoryview]],
         ttl_ns: int = 0,
         flags: int = 0,
         into: int = 0,
@@ -87,7 +92,7 @@ class Instance:
         self,
         address: bytes,
         length: int,
-        segments: list[tuple[int, Buffer]],
+        segments: list[tuple[int, bytes | memoryview]],
         ttl_ns: int = 0,
         flags: int = 0,
         timeout: float = 30.0,
@@ -101,12 +106,8 @@ class Instance:
     def get_batch(
         self, keys: list[bytes], writable: bool = False, timeout: float = 30.0
     ) -> list[Lease | ProxyStoreHpcError]: ...
-    def get_range(
-        self, key: bytes, offset: int, length: int, timeout: float = 30.0
-    ) -> Lease: ...
-    def read_into(
-        self, key: bytes, offset: int, target: Buffer, timeout: float = 30.0
-    ) -> str: ...
+    def get_range(self, key: bytes, offset: int, length: int, timeout: float = 30.0) -> Lease: ...
+    def read_into(self, key: bytes, offset: int, target: Buffer, timeout: float = 30.0) -> str: ...
     def exists(
         self, keys: list[bytes], timeout: float = 30.0
     ) -> list[ProxyStoreHpcError | None]: ...

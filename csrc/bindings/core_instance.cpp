@@ -16,8 +16,10 @@ using objects::Key;
 using objects::Part;
 using objects::Policy;
 
-// Copies below this are not worth giving the GIL away.
+// Copies below this are not worth giving the GIL away, if nothing else has to be waited for.
 constexpr std::size_t kReleaseFrom = 32 * 1024;
+// How long closing registered memory waits for a peer that is being sent it.
+constexpr Nanoseconds kCloseTime = 5 * kSecond;
 
 // The parts of an object to be stored, held until they are copied.
 class PartsView {
@@ -98,10 +100,12 @@ class PyInstance {
     Instance& instance = use();
     const PartsView view(segments, length);
     const Policy policy{ttl_ns, flags};
-    std::optional<py::gil_scoped_release> release;
-    if (view.size() >= kReleaseFrom) release.emplace();
-    auto key = instance.owner()->put(length, view.parts(), policy, into);
-    release.reset();
+    Expected<Key> key = Status(Code::unavailable, "");
+    if (length < kReleaseFrom) key = instance.owner()->put_now(length, view.parts(), policy, into);
+    if (key.status().code() == Code::unavailable) {
+      py::gil_scoped_release release;
+      key = instance.owner()->put(length, view.parts(), policy, into);
+    }
     if (!key.ok()) refuse(key.status());
     return to_bytes(key->encode());
   }
@@ -285,17 +289,22 @@ class PyLiveMemory {
     live_ = check(py::cast<PyInstance&>(instance_).use().expose_live(
         described.span(), live_offset, buffer_.writable()));
   }
-  ~PyLiveMemory() { close(); }
+  ~PyLiveMemory() {
+    // The peer that still reads it keeps the buffer, which then stays until the process ends.
+    if (!end().ok()) static_cast<void>(new BufferView(std::move(buffer_)));
+  }
 
   py::bytes key() const { return to_bytes(live_->key().encode()); }
   void begin_writing() { check(live_->begin_writing()); }
   void end_writing() { check(live_->end_writing()); }
-  void close() {
-    py::gil_scoped_release release;
-    live_->close();
-  }
+  void close() { check(end()); }
 
  private:
+  Status end() {
+    py::gil_scoped_release release;
+    return live_->close(Deadline::after(kCloseTime));
+  }
+
   py::object instance_;
   BufferView buffer_;
   std::unique_ptr<objects::LiveMemory> live_;

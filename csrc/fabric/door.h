@@ -43,12 +43,16 @@ class Channel {
   virtual std::uint64_t token() const = 0;
   // read() and write() complete without the peer's CPU.
   virtual bool one_sided() const = 0;
+  // A message of that size comes sooner than a read of it, since both sides copy at the same time;
+  // but it needs the owner to be running.
+  virtual bool prefers_message(std::size_t) const { return false; }
   virtual bool alive() const = 0;
   // The lanes chosen, for people: "cma/memory posix/memory".
   virtual std::string describe() const = 0;
 
-  // Messages of one sender arrive in the order of their send() calls. `operation` (may be null)
-  // completes when payload and header may be reused.
+  // Messages of one sender are announced in the order of their send() calls: one without a payload
+  // has then arrived, a payload may still be on its way while later messages arrive. `operation` (may
+  // be null) completes when payload and header may be reused.
   virtual void send(Message message, Operation* operation) = 0;
 
   // `handle` is what the peer's Door::expose() returned.

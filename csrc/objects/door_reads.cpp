@@ -12,8 +12,18 @@
 namespace pshpc::objects {
 namespace {
 
-// Half of the shortest grace period in use: a one-sided read that took longer looks at the header again.
-constexpr Nanoseconds kTrustedDuration = 500 * kMicrosecond;
+constexpr Nanoseconds kTrustedDuration = kShortestGrace / 2;
+
+// What an operation in flight needs, for as long as it is: also when nobody waits for it any more.
+struct InFlight {
+  std::shared_ptr<fabric::Channel> channel;
+  std::shared_ptr<fabric::RemoteRegion> region;
+  std::shared_ptr<memory::Pool::Buffer> buffer;
+};
+struct HeaderInFlight {
+  ObjectHeader header;
+  InFlight uses;
+};
 
 Status gone(const Key& key) { return {Code::evicted, key.describe() + " was evicted"}; }
 
@@ -38,11 +48,27 @@ class Transfer {
   bool open() const { return channel_ != nullptr; }
   bool one_sided() const { return channel_->one_sided(); }
 
-  Status read(const fabric::RemoteRegion& region, std::uint64_t offset, Span into,
-              Deadline deadline) {
-    auto operation = std::make_unique<fabric::Operation>();
-    channel_->read(region, offset, into, operation.get());
-    return settle(std::move(operation), deadline);
+  using Region = std::shared_ptr<fabric::RemoteRegion>;
+
+  Status read(const Region& region, std::uint64_t offset, Span into, Deadline deadline) {
+    auto operation = std::make_unique<fabric::Operation>(
+        std::make_shared<InFlight>(InFlight{channel_, region, nullptr}));
+    channel_->read(*region, offset, into, operation.get());
+    const Status status = link_->wait(*door_, *operation, deadline);
+    return settle(status, std::move(operation));
+  }
+
+  Expected<std::shared_ptr<const ObjectHeader>> read_header(const Region& region,
+                                                            std::uint64_t offset,
+                                                            Deadline deadline) {
+    auto kept = std::make_shared<HeaderInFlight>();
+    kept->uses = {channel_, region, nullptr};
+    auto operation = std::make_unique<fabric::Operation>(kept);
+    channel_->read(*region, offset, {&kept->header, kHeaderSize}, operation.get());
+    const Status status = link_->wait(*door_, *operation, deadline);
+    if (!operation->done()) fabric::Operation::abandon(std::move(operation));
+    if (!status.ok()) return status;
+    return std::shared_ptr<const ObjectHeader>(kept, &kept->header);
   }
 
   Expected<FetchReply> fetch(const Key& key, std::uint64_t offset, Span into, Deadline deadline) {
@@ -59,19 +85,14 @@ class Transfer {
       if (!in.at_end()) status = Status(Code::protocol, "a garbled answer to a fetch");
       received = waiting->received();
     }
-    status = settle_with(status, std::move(call));
+    status = settle(status, std::move(call));
     if (!status.ok()) return status;
     if (received != into.size) return Status(Code::protocol, "fewer bytes came than were asked for");
     return reply;
   }
 
  private:
-  Status settle(std::unique_ptr<fabric::Operation> operation, Deadline deadline) {
-    const Status status = link_->wait(*door_, *operation, deadline);
-    return settle_with(status, std::move(operation));
-  }
-
-  Status settle_with(const Status& status, std::unique_ptr<fabric::Operation> operation) {
+  Status settle(const Status& status, std::unique_ptr<fabric::Operation> operation) {
     if (operation->done()) return status;
     // Still in flight, into memory that we do not own: cut the channel, which ends it.
     link_->drop_channel(door_->name());
@@ -107,33 +128,35 @@ Status read_one_sided(Transfer& transfer, const std::shared_ptr<Link>& link,
   auto block = link->region(door->name(), key.segment, key, deadline);
   if (!block) return block.status();
   do {
-    ObjectHeader before, after;
-    Status status = transfer.read(*block.value(), key.offset, {&before, kHeaderSize}, deadline);
-    if (!status.ok()) return status;
-    if (!before.is(key.object_id, key.generation)) return gone(key);
-    if (before.sequence & 1) {
+    auto before = transfer.read_header(block.value(), key.offset, deadline);
+    if (!before) return before.status();
+    const ObjectHeader& header = *before.value();
+    if (!header.is(key.object_id, key.generation)) return gone(key);
+    const std::uint64_t sequence = header.sequence.load();
+    if (sequence & 1) {
       ::sched_yield();
       continue;
     }
-    const std::uint64_t stored = before.flags & kRegistered ? before.live_offset : key.length;
+    const std::uint64_t stored = header.flags & kRegistered ? header.live_offset : key.length;
     std::size_t here = 0;
     if (offset < stored) {
       here = static_cast<std::size_t>(std::min<std::uint64_t>(into.size, stored - offset));
-      status = transfer.read(*block.value(), key.offset + kHeaderSize + offset, into.slice(0, here),
-                             deadline);
+      const Status status = transfer.read(block.value(), key.offset + kHeaderSize + offset,
+                                          into.slice(0, here), deadline);
       if (!status.ok()) return status;
     }
     if (here < into.size) {
-      auto live = link->region(door->name(), before.live_region, key, deadline);
+      auto live = link->region(door->name(), header.live_region, key, deadline);
       if (!live) return live.status();
-      status = transfer.read(*live.value(), before.region_offset + offset + here - stored,
-                             into.slice(here, into.size - here), deadline);
+      const Status status =
+          transfer.read(live.value(), header.region_offset + offset + here - stored,
+                        into.slice(here, into.size - here), deadline);
       if (!status.ok()) return status;
     }
-    status = transfer.read(*block.value(), key.offset, {&after, kHeaderSize}, deadline);
-    if (!status.ok()) return status;
-    if (!after.is(key.object_id, key.generation)) return gone(key);
-    if (after.sequence.load() == before.sequence.load()) return {};
+    auto after = transfer.read_header(block.value(), key.offset, deadline);
+    if (!after) return after.status();
+    if (!after.value()->is(key.object_id, key.generation)) return gone(key);
+    if (after.value()->sequence.load() == sequence) return {};
   } while (!deadline.passed());
   return kept_changing(key);
 }
@@ -197,7 +220,8 @@ Status DoorRead::start(Deadline deadline) {
     auto region = link_->region(door_->name(), key_.segment, key_, deadline);
     if (!region) return region.status();
     region_ = std::move(region).value();
-    operation_ = std::make_unique<fabric::Operation>(buffer_);
+    operation_ = std::make_unique<fabric::Operation>(
+        std::make_shared<InFlight>(InFlight{channel_, region_, buffer_}));
     started_ = now();
     channel_->read(*region_, key_.offset,
                    span.slice(0, kHeaderSize + static_cast<std::size_t>(key_.length)),
@@ -233,10 +257,9 @@ Status DoorRead::validate(Deadline deadline) {
   if (now() - started_ < kTrustedDuration) return {};
   Transfer again(link_, door_);
   if (!again.open()) return lost_door(door_);
-  ObjectHeader header;
-  const Status status = again.read(*region_, key_.offset, {&header, kHeaderSize}, deadline);
-  if (!status.ok()) return status;
-  return header.is(key_.object_id, key_.generation) ? Status() : gone(key_);
+  auto header = again.read_header(region_, key_.offset, deadline);
+  if (!header) return header.status();
+  return header.value()->is(key_.object_id, key_.generation) ? Status() : gone(key_);
 }
 
 Status read_through_door(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,

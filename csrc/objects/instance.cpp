@@ -3,11 +3,12 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/fork_guard.h"
-#include "base/log.h"
 
 namespace pshpc::objects {
 namespace {
@@ -16,14 +17,26 @@ constexpr Nanoseconds kTendPeriod = 100 * kMillisecond;
 
 // Regions that peers have no key to must not take the ids of those that they have.
 struct LiveRegion {
-  Exposure& exposure;
+  std::shared_ptr<Exposure> exposure;
   std::uint32_t id;
 
-  LiveRegion(Exposure& e, std::uint32_t i) : exposure(e), id(i) {}
+  LiveRegion(std::shared_ptr<Exposure> e, std::uint32_t i) : exposure(std::move(e)), id(i) {}
   LiveRegion(const LiveRegion&) = delete;
   LiveRegion& operator=(const LiveRegion&) = delete;
-  ~LiveRegion() { exposure.remove(id); }
+  ~LiveRegion() { exposure->remove(id); }
 };
+
+// How long the end of a handle waits for sends before it leaves the memory registered.
+constexpr Nanoseconds kLastSends = kSecond;
+
+// Registrations that must not be undone: a peer may still be sent from them, or they are those of
+// the process that this one was forked from.
+void never_undo(std::shared_ptr<const memory::Registration> registration) {
+  static std::mutex mutex;
+  static auto& kept = *new std::vector<std::shared_ptr<const memory::Registration>>;
+  std::lock_guard<std::mutex> lock(mutex);
+  kept.push_back(std::move(registration));
+}
 
 }  // namespace
 
@@ -31,15 +44,25 @@ LiveMemory::LiveMemory(std::shared_ptr<Owner> owner, Key key,
                        std::shared_ptr<const memory::Registration> registration)
     : owner_(std::move(owner)), key_(std::move(key)), registration_(std::move(registration)) {}
 
-LiveMemory::~LiveMemory() { close(); }
+LiveMemory::~LiveMemory() {
+  if (!close(Deadline::after(kLastSends)).ok()) never_undo(std::move(registration_));
+}
 
-void LiveMemory::close() {
-  if (!registration_) return;
-  const Status ignored = owner_->evict(key_.object_id, key_.capability, true);
+Status LiveMemory::close(Deadline deadline) {
+  if (!registration_) return {};
+  const Status evicted = owner_->evict(key_.object_id, key_.capability, true);
+  if (!evicted.ok()) return evicted;  // in a forked child
   // The progress thread may be in the middle of sending from it; memory that goes away under a send
   // would be sent as garbage, or crash.
-  while (owner_->sending(key_)) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  while (owner_->sending(key_)) {
+    if (deadline.passed())
+      return {Code::timed_out, "a peer does not take what it asked for of " + key_.describe() +
+                                   ", so the memory has to stay; close it again later, or close "
+                                   "the store first"};
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
   registration_.reset();
+  return {};
 }
 
 Instance::Instance(InstanceOptions options)
@@ -59,20 +82,21 @@ Status Instance::start() {
   OwnerAddress self;
   self.owner = random_tag();
   self.uid = ::geteuid();
-  owner_ = std::make_shared<Owner>(self, options_.owner, [this](const memory::Segment& segment) {
-    exposure_.add(segment.region());
-    return Status();
-  });
+  owner_ = std::make_shared<Owner>(self, options_.owner,
+                                   [exposure = exposure_](const memory::Segment& segment) {
+                                     exposure->add(segment.region());
+                                     return Status();
+                                   });
   pool_ = memory::Pool::create(options_.pool);
-  service_ = std::make_unique<Service>(owner_, exposure_);
+  service_ = std::make_unique<Service>(owner_, *exposure_);
   messenger_ = std::make_unique<Messenger>(*service_);
   registrations_ = std::make_unique<memory::RegistrationCache>(
-      [this](Span span) -> Expected<std::shared_ptr<void>> {
-        const std::uint32_t id = exposure_.next_live_region();
-        exposure_.add({id, span, -1, memory::MemoryType::host});
-        return std::shared_ptr<void>(std::make_shared<LiveRegion>(exposure_, id));
+      [exposure = exposure_](Span span) -> Expected<std::shared_ptr<void>> {
+        const std::uint32_t id = exposure->next_live_region();
+        exposure->add({id, span, -1, memory::MemoryType::host});
+        return std::shared_ptr<void>(std::make_shared<LiveRegion>(exposure, id));
       });
-  host_ = std::make_unique<Host>(owner_, exposure_, *service_, *messenger_, options_.store,
+  host_ = std::make_unique<Host>(owner_, *exposure_, *service_, *messenger_, options_.store,
                                  options_.secret);
   server_ = std::make_unique<fabric::SocketServer>(progress_, *host_);
   auto local = fabric::listen_abstract(self.node_socket());
@@ -88,7 +112,7 @@ Status Instance::start() {
     if (!status.ok()) return status;
     owner_->set_contact(options_.host, port.value());
   }
-  LinkContext context{self.owner, options_.secret, &exposure_, messenger_.get()};
+  LinkContext context{self.owner, options_.secret, exposure_.get(), messenger_.get()};
   reader_ = std::make_unique<Reader>(owner_, context, pool_, DoorChoice(options_.doors));
 
   std::weak_ptr<Owner> weak = owner_;
@@ -105,7 +129,7 @@ Instance::~Instance() { close(); }
 Status Instance::open_door(fabric::DoorHandle door) {
   const Status started = door->start(progress_, *messenger_);
   if (!started.ok()) return started.within("starting the " + door->name() + " door");
-  exposure_.add_door(std::move(door));
+  exposure_->add_door(std::move(door));
   return {};
 }
 
@@ -131,11 +155,13 @@ Expected<std::unique_ptr<LiveMemory>> Instance::expose_live(ConstSpan prefix,
 }
 
 void Instance::close() {
-  if (std::exchange(closed_, true) || birth_ != fork_generation()) return;
+  if (closed_.exchange(true) || birth_ != fork_generation()) return;
   if (owner_) owner_->close();
   if (reader_) reader_->close();
   if (server_) server_->stop();
-  for (const auto& door : exposure_.doors()) door->stop();
+  for (const auto& door : exposure_->doors()) door->stop();
+  // Now that no door completes calls any more.
+  if (messenger_) messenger_->close_all();
   progress_.stop();
 }
 

@@ -2,6 +2,7 @@
 // One participant: its objects, its node socket, its doors, its progress thread and its links to the
 // others. Everything that a store in Python stands on.
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -30,9 +31,7 @@ struct InstanceOptions {
   std::uint16_t port = 0;
 };
 
-class Instance;
-
-// Memory of the user's, readable in place for as long as this lives.
+// Memory of the user's, readable in place for as long as this lives. May outlive its instance.
 class LiveMemory {
  public:
   LiveMemory(std::shared_ptr<Owner> owner, Key key,
@@ -42,8 +41,10 @@ class LiveMemory {
   const Key& key() const { return key_; }
   Status begin_writing() { return owner_->begin_writing(key_.object_id); }
   Status end_writing() { return owner_->end_writing(key_.object_id); }
-  // Peers cannot begin to read it any more; waits for those sends that are under way.
-  void close();
+  // Peers cannot begin to read it any more; waits for the sends that are under way. With
+  // Code::timed_out a peer that does not take what is sent to it still keeps the memory, which must
+  // stay: close again later, or close the instance first.
+  Status close(Deadline deadline);
 
  private:
   std::shared_ptr<Owner> owner_;
@@ -63,7 +64,7 @@ class Instance {
   Reader& reader() { return *reader_; }
   Host& host() { return *host_; }
   memory::Pool& pool() { return *pool_; }
-  const Exposure& exposure() const { return exposure_; }
+  const Exposure& exposure() const { return *exposure_; }
 
   // From now on peers may come in, and are reached, through this door.
   Status open_door(fabric::DoorHandle door);
@@ -72,7 +73,8 @@ class Instance {
   Expected<std::unique_ptr<LiveMemory>> expose_live(ConstSpan prefix, std::uint64_t live_offset,
                                                     Span live);
 
-  // Evicts everything and ends the thread. Views that are still held stay valid. Idempotent.
+  // Evicts everything and ends the thread; calls that wait in other threads fail. Views that are
+  // still held stay valid. Idempotent.
   void close();
 
  private:
@@ -81,7 +83,7 @@ class Instance {
 
   const InstanceOptions options_;
   const std::uint32_t birth_;
-  Exposure exposure_;
+  const std::shared_ptr<Exposure> exposure_ = std::make_shared<Exposure>();
   fabric::Progress progress_;
   std::shared_ptr<Owner> owner_;
   std::shared_ptr<memory::Pool> pool_;
@@ -91,7 +93,7 @@ class Instance {
   std::unique_ptr<fabric::SocketServer> server_;
   std::unique_ptr<Reader> reader_;
   std::unique_ptr<memory::RegistrationCache> registrations_;
-  bool closed_ = false;
+  std::atomic<bool> closed_{false};
 };
 
 }  // namespace pshpc::objects

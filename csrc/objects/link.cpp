@@ -12,20 +12,15 @@ Tether::Tether(std::unique_ptr<fabric::ClientConnection> connection,
                std::unique_ptr<memory::PinTable> table)
     : connection_(std::move(connection)) {
   if (!table) return;
-  tables_[0] = table.release();
+  tables_[0] = std::move(table);
   count_ = 1;
-}
-
-Tether::~Tether() {
-  for (auto& table : tables_) delete table.load();
 }
 
 Tether::Pin Tether::try_pin(std::uint64_t block, std::uint64_t generation) {
   // The newest is the least likely to be full.
   for (std::size_t i = count_.load(std::memory_order_acquire); i-- > 0;) {
-    memory::PinTable* table = tables_[i].load(std::memory_order_relaxed);
-    const std::uint32_t slot = table->acquire(block, generation);
-    if (slot != memory::PinTable::kNone) return {table, slot};
+    const std::uint32_t slot = tables_[i]->acquire(block, generation);
+    if (slot != memory::PinTable::kNone) return {tables_[i].get(), slot};
   }
   return {};
 }
@@ -66,7 +61,7 @@ Status Tether::open_table(Deadline deadline) {
   ConstSpan body;
   const Status taken = decode_reply(reply->body, &body);
   if (!taken.ok()) return taken;
-  tables_[count] = std::move(table).value().release();
+  tables_[count] = std::move(table).value();
   count_.store(count + 1, std::memory_order_release);
   return {};
 }

@@ -33,7 +33,6 @@ class Tether {
  public:
   Tether(std::unique_ptr<fabric::ClientConnection> connection,
          std::unique_ptr<memory::PinTable> table);
-  ~Tether();
 
   fabric::ClientConnection& connection() { return *connection_; }
 
@@ -53,8 +52,8 @@ class Tether {
   Status open_table(Deadline deadline);
 
   std::unique_ptr<fabric::ClientConnection> connection_;
-  std::array<std::atomic<memory::PinTable*>, kMaxTables> tables_{};
-  std::atomic<std::size_t> count_{0};
+  std::array<std::unique_ptr<memory::PinTable>, kMaxTables> tables_;
+  std::atomic<std::size_t> count_{0};  // of tables; those are never changed again
 
   std::mutex mutex_;  // opening_
   std::condition_variable changed_;

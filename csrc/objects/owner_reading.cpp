@@ -63,6 +63,7 @@ void Owner::unpin(const Block& block) {
 }
 
 bool Owner::sending(const Key& key) const {
+  if (inherited()) return false;
   std::lock_guard<std::mutex> lock(mutex_);
   return local_pins_.count(block_word(key.segment, key.offset)) != 0;
 }

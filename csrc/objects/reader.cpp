@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -12,6 +13,10 @@
 
 namespace pshpc::objects {
 namespace {
+
+constexpr Nanoseconds kLongestPause = 60 * kSecond;
+// An owner that is stopped must not keep a reader from an error that it knows already.
+constexpr Nanoseconds kExplanationTime = kSecond;
 
 Status closed_error() { return {Code::closed, "the store is closed"}; }
 
@@ -38,28 +43,43 @@ Reader::Reader(std::shared_ptr<Owner> owner, LinkContext context,
 
 // Links.
 
+// One thread connects, the others wait for its link, or go on with the old one while it is renewed.
 Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Key* hint,
                                              Deadline deadline) {
-  std::shared_ptr<Slot> slot;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
     if (closed_) return closed_error();
-    auto& found = links_[owner.owner];
-    if (!found) found = std::make_shared<Slot>();
-    slot = found;
+    Slot& slot = links_[owner.owner];
+    const bool renew = slot.link && slot.link->worn() && now() >= slot.renew_from;
+    if (slot.link && (!renew || slot.connecting)) return slot.link;
+    if (!slot.connecting) {
+      slot.connecting = true;
+      if (renew) slot.renew_from = now() + slot.pause;
+      if (renew) slot.pause = std::min(2 * slot.pause, kLongestPause);
+      break;
+    }
+    if (deadline.passed())
+      return Status(Code::timed_out, "reaching owner " + owner.short_name() + " took too long");
+    connected_.wait_for(lock, std::chrono::nanoseconds(std::min(deadline.remaining(), kSecond)));
   }
-  // One thread connects, the others wait for its link.
-  std::lock_guard<std::mutex> connecting(slot->connecting);
-  if (slot->link) return slot->link;
+  lock.unlock();
   auto opened = Link::open(context_, owner, hint, deadline);
-  if (opened) slot->link = opened.value();
+  std::shared_ptr<Link> replaced;  // ends outside the lock
+  lock.lock();
+  connected_.notify_all();
+  if (closed_) return closed_error();
+  Slot& slot = links_[owner.owner];
+  slot.connecting = false;
+  if (opened) replaced = std::exchange(slot.link, opened.value());
+  if (slot.link) return slot.link;
+  links_.erase(owner.owner);
   return opened;
 }
 
 void Reader::forget(const OwnerId& owner, const std::shared_ptr<Link>& link) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = links_.find(owner);
-  if (found != links_.end() && found->second->link == link) links_.erase(found);
+  if (found != links_.end() && found->second.link == link) found->second.link.reset();
 }
 
 Status Reader::with_link(const Key& key, Deadline deadline,
@@ -76,9 +96,15 @@ Status Reader::with_link(const Key& key, Deadline deadline,
 }
 
 void Reader::close() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  closed_ = true;
-  links_.clear();
+  std::map<OwnerId, Slot> links;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
+    links.swap(links_);
+  }
+  connected_.notify_all();
+  for (auto& [owner, slot] : links)
+    if (slot.link) slot.link->end(closed_error());
 }
 
 // Reading.
@@ -248,7 +274,8 @@ Expected<Lease> Reader::get_remote(const std::shared_ptr<Link>& link, const Key&
 // A reader that finds the block reused cannot tell why; the owner can.
 Status Reader::explain(const Key& key, Status status, Deadline deadline) {
   if (status.code() != Code::evicted) return status;
-  const Status told = exists({key}, deadline).front();
+  const Nanoseconds patience = std::min(deadline.remaining(), kExplanationTime);
+  const Status told = exists({key}, Deadline::after(patience)).front();
   return told.code() == Code::not_found || told.code() == Code::denied ? told : status;
 }
 

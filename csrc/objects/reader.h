@@ -1,6 +1,7 @@
 #pragma once
 // Finds objects, wherever they are, and brings them here through the cheapest door that is open.
 
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -55,8 +56,11 @@ class Reader {
 
  private:
   struct Slot {
-    std::mutex connecting;
     std::shared_ptr<Link> link;
+    bool connecting = false;
+    // A link that lost a door is replaced, but not again and again.
+    Nanoseconds renew_from = 0;
+    Nanoseconds pause = kSecond;
   };
   // A way to a remote object: a door's name, and the door itself if a transport is behind it.
   struct Way {
@@ -94,9 +98,10 @@ class Reader {
   std::shared_ptr<memory::Pool> pool_;
   const DoorChoice doors_;
 
-  std::mutex mutex_;
+  std::mutex mutex_;  // everything below; never held while connecting
+  std::condition_variable connected_;
   bool closed_ = false;
-  std::map<OwnerId, std::shared_ptr<Slot>> links_;
+  std::map<OwnerId, Slot> links_;
 };
 
 }  // namespace pshpc::objects

@@ -1,8 +1,10 @@
 // Reader: what is asked of owners rather than read from their memory.
 
 #include <algorithm>
-#include <cstring>
+#include <chrono>
+#include <condition_variable>
 #include <map>
+#include <mutex>
 #include <utility>
 
 #include "objects/reader.h"
@@ -86,10 +88,11 @@ Expected<Key> Reader::locate(const Key& key, Deadline deadline) {
 
 Expected<Key> Reader::wait_for(const Key& key, Deadline deadline) {
   if (is_self(key.owner)) return wait_here(key, deadline);
-  WireWriter request;
-  ref_of(key).encode(request);
   Key published;
   const Status status = with_link(key, deadline, [&](const std::shared_ptr<Link>& link) {
+    WireWriter request;
+    ref_of(key).encode(request);
+    request.put(deadline.remaining());
     auto reply = link->ask(Kind::wait, request.bytes(), deadline);
     if (!reply) return reply.status();
     auto parsed = Key::parse(reply->body);
@@ -109,7 +112,8 @@ Expected<Key> Reader::wait_here(const Key& key, Deadline deadline) {
   };
   // Shared: it may be told after this wait has given up.
   const auto signal = std::make_shared<Signal>();
-  owner_->when_published(key.object_id, key.capability, [signal](Status status) {
+  const Waiting waiting{0, deadline.remaining()};
+  owner_->when_published(key.object_id, key.capability, waiting, [signal](Status status) {
     std::lock_guard<std::mutex> lock(signal->mutex);
     signal->told = true;
     signal->status = std::move(status);
@@ -134,8 +138,7 @@ Expected<Key> Reader::put_to(const OwnerAddress& owner, std::uint64_t length,
   target.owner = owner;
   Key stored;
   const Status status = with_link(target, deadline, [&](const std::shared_ptr<Link>& link) {
-    auto opened = link;
-    auto key = write_to(opened, *context_.exposure, doors_, length, parts, policy, deadline);
+    auto key = write_to(link, *context_.exposure, doors_, length, parts, policy, deadline);
     if (key) stored = std::move(key).value();
     return key.status();
   });

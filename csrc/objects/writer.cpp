@@ -70,7 +70,7 @@ Status through_door(Link& link, const fabric::DoorHandle& door, const Remote& re
     if (part.bytes.empty()) continue;
     std::unique_ptr<fabric::Operation> operation;
     if (region) {
-      operation = std::make_unique<fabric::Operation>();
+      operation = std::make_unique<fabric::Operation>(region);
       channel->write(*region, remote.offset + kHeaderSize + part.offset, part.bytes,
                      operation.get());
     } else {

@@ -35,8 +35,8 @@ def _about_modules(report: Report) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 f"the extension module {name} cannot be used, so {purpose}: {module.reason}",
-                "pip install --force-reinstall --no-binary proxystore_hpc proxystore_hpc   (needs a "
-                "C++ compiler; Debian, Ubuntu: apt-get install g++ python3-dev)",
+                "pip install --force-reinstall --no-binary proxystore_hpc proxystore_hpc   (needs "
+                "a C++ compiler; Debian, Ubuntu: apt-get install g++ python3-dev)",
             )
     for package, version in (
         ("numpy", report.software.numpy),
@@ -169,8 +169,8 @@ def _about_mpi(report: Report) -> Iterator[Finding]:
         beside = Path(sys.prefix, "bin", "mpirun")
         yield Finding(
             "warning",
-            f"{mpi.launcher} is of {mpi.launcher_version}, but mpi4py uses {mpi.library}: the ranks "
-            "would not find each other, each would be rank 0 of 1",
+            f"{mpi.launcher} is of {mpi.launcher_version}, but mpi4py uses {mpi.library}: the "
+            "ranks would not find each other, each would be rank 0 of 1",
             f"use {beside}" if beside.exists() else "use the mpirun of the MPI that mpi4py uses",
         )
     if mpi.ucx is not None and mpi.ucx.version is None and report.ucx.version is not None:

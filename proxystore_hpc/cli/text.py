@@ -107,7 +107,9 @@ def _software(report: Report) -> Iterator[str]:
     yield _row("numpy", software.numpy or "not installed")
     yield _row("mpi4py", software.mpi4py or "not installed")
     for module in report.modules:
-        yield from _wrapped(_row(module.name, module.path or f"MISSING: {module.reason}"), _LABEL + 2)
+        yield from _wrapped(
+            _row(module.name, module.path or f"MISSING: {module.reason}"), _LABEL + 2
+        )
 
 
 def _ucx(report: Report) -> Iterator[str]:

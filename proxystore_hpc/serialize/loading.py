@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxystore_hpc.exceptions import InvalidArgumentError, SerializationError
 from proxystore_hpc.serialize import arrays, header
 from proxystore_hpc.serialize.pickling import load_pickle
 from proxystore_hpc.serialize.registry import get_serializer
-from proxystore_hpc.serialize.views import BytesLike, flat, restore_view
+from proxystore_hpc.serialize.views import flat, restore_view
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def loads(view: BytesLike, *, writable: bool = False) -> Any:
+def loads(view: Buffer, *, writable: bool = False) -> Any:
     """Builds the object over `view`, without copying its large buffers.
 
     Arrays and memoryviews in the result are views of the memory and hold it; `bytes`,
@@ -110,7 +113,7 @@ _LOADERS: dict[int, Callable[[memoryview, header.Header], Any]] = {
 }
 
 
-def raw_payload(view: BytesLike) -> memoryview | None:
+def raw_payload(view: Buffer) -> memoryview | None:
     """The data of an object that is one buffer, as bytes; `None` for other objects.
 
     Gives something for `bytes`, `bytearray`, `memoryview`, plain arrays, and what a serializer
@@ -134,9 +137,7 @@ def zero_copy(deserializer: F) -> F:
     return deserializer
 
 
-def loads_with(
-    deserializer: Callable[[Any], Any], view: BytesLike, *, writable: bool = False
-) -> Any:
+def loads_with(deserializer: Callable[[Any], Any], view: Buffer, *, writable: bool = False) -> Any:
     """The object that a deserializer given for one call makes of a stored one.
 
     It gets what the serializer of the call returned; for an object that was stored without one,

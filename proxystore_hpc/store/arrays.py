@@ -48,7 +48,8 @@ class FreshArrays:
         nbytes = layout.nbytes - layout.data_offset if layout.data_offset >= 0 else 0
         # The buffer export, which keeps the block, hangs on this array; the one returned and all
         # views of it hang on this one, so its references tell whether there are views.
-        whole = np.frombuffer(block, "u1", count=nbytes, offset=max(layout.data_offset, 0))
+        buffer: Any = block
+        whole = np.frombuffer(buffer, "u1", count=nbytes, offset=max(layout.data_offset, 0))
         array: NDArray[np.generic] = np.ndarray(
             shape, dtype, buffer=whole, order="F" if order == "F" else "C"
         )

@@ -1,6 +1,7 @@
 #include "fabric/ucx/channel.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "fabric/ucx/errors.h"
@@ -9,6 +10,9 @@
 
 namespace pshpc::fabric::ucx {
 namespace {
+
+// From here on two processors that copy at the same time win over one that also looks up each page.
+constexpr std::size_t kLargeForKernel = 16 << 20;
 
 Status forked() {
   return {Code::forked, "this UCX endpoint belongs to the parent of this process"};
@@ -102,6 +106,10 @@ void UcxChannel::open_locked(Worker::Guard& guard) {
 void UcxChannel::look_at_lanes_locked() {
   lanes_ = parse_lanes(endpoint_.describe_locked());
   one_sided_ = reads_one_sided(lanes_, version().at_least(1, 16));
+  if (!one_sided_)
+    message_from_ = 0;
+  else
+    message_from_ = reads_by_kernel(lanes_) ? kLargeForKernel : SIZE_MAX;
 }
 
 std::string UcxChannel::describe() const {

@@ -38,6 +38,9 @@ class UcxChannel final : public Channel,
 
   std::uint64_t token() const override { return local_token_; }
   bool one_sided() const override { return one_sided_.load(std::memory_order_relaxed); }
+  bool prefers_message(std::size_t size) const override {
+    return size >= message_from_.load(std::memory_order_relaxed);
+  }
   bool alive() const override { return alive_.load(std::memory_order_acquire); }
   std::string describe() const override;
 
@@ -70,6 +73,7 @@ class UcxChannel final : public Channel,
   const std::uint64_t local_token_;
   std::atomic<bool> alive_{true};
   std::atomic<bool> one_sided_{false};
+  std::atomic<std::size_t> message_from_{0};
 
   // Under the worker's lock.
   Endpoint endpoint_;

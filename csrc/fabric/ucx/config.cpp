@@ -61,8 +61,6 @@ Settings wanted(const Options& options) {
     settings.emplace_back("TCP_TX_SEG_SIZE", "512K");
     settings.emplace_back("TCP_RX_SEG_SIZE", "512K");
   }
-  // A spinlock under registrations costs a scheduler tick when its holder is preempted.
-  settings.emplace_back("USE_MT_MUTEX", "y");
   settings.insert(settings.end(), options.tuning.begin(), options.tuning.end());
   return settings;
 }

@@ -77,6 +77,12 @@ bool reads_one_sided(const std::vector<Lane>& lanes, bool bandwidth_lanes_count)
   });
 }
 
+bool reads_by_kernel(const std::vector<Lane>& lanes) {
+  return std::any_of(lanes.begin(), lanes.end(), [](const Lane& lane) {
+    return !lane.roles.empty() && (lane.transport == "cma" || lane.transport == "knem");
+  });
+}
+
 bool shares_memory(const std::vector<Lane>& lanes) {
   return std::any_of(lanes.begin(), lanes.end(), [](const Lane& lane) {
     return lane.transport == "posix" || lane.transport == "sysv" || lane.transport == "xpmem" ||

@@ -19,6 +19,9 @@ std::vector<Lane> parse_lanes(const std::string& printed);
 // but by asking the peer to copy. Before UCX 1.16 reads never took the lanes made for bandwidth.
 bool reads_one_sided(const std::vector<Lane>& lanes, bool bandwidth_lanes_count);
 
+// The reads are done by the kernel of this node, page by page.
+bool reads_by_kernel(const std::vector<Lane>& lanes);
+
 // Two processes of one node, by shared memory.
 bool shares_memory(const std::vector<Lane>& lanes);
 
