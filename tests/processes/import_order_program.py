@@ -6,7 +6,6 @@ Writes what it found to a file in the given directory: launchers mix the output 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import os
 import sys
@@ -27,11 +26,10 @@ def mpi_is_initialized() -> bool:
     return bool(flag.value)
 
 
-def load_ours() -> None:
-    if importlib.util.find_spec("proxystore_hpc._ucx") is None:
-        ucx_runtime.load()
-    else:
-        ucx_runtime.import_ucx_module()
+def open_ours() -> tuple[str, object]:
+    """Opens a door, which makes a UCX context and a worker; returns the library that it runs on."""
+    module = ucx_runtime.import_ucx_module()
+    return module.library_path(), module.create_door()
 
 
 def communicate() -> bool:
@@ -58,16 +56,18 @@ def communicate() -> bool:
 def main(order: str, answers: str) -> None:
     initialized_by_us = False
     if order == "ours":
-        load_ours()
+        library, door = open_ours()
         initialized_by_us = mpi_is_initialized()
     from mpi4py import MPI
 
     if order == "mpi":
-        load_ours()
+        library, door = open_ours()
     communicated = communicate()
+    del door
     maps = Path("/proc/self/maps").read_text().splitlines()
     answer = {
         **asdict(ucx_runtime.load()),
+        "library": library,
         "rank": MPI.COMM_WORLD.rank,
         "copies": sorted({line.split()[-1] for line in maps if "/libucp.so" in line}),
         "communicated": communicated,

