@@ -80,7 +80,8 @@ class Owner:
 
 def key_of(pickled: bytes) -> Key:
     factory: Any = get_factory(pickle.loads(pickled))
-    return factory.key
+    key: Key = factory.key
+    return key
 
 
 def resolve(pickled: bytes) -> Callable[[], Any]:
@@ -124,13 +125,11 @@ def measure(run: harness.Run, door: Door, sizes: tuple[int, ...], seconds: float
             expected = harness.pattern(nbytes)
             pickled = put(nbytes)
             key = key_of(pickled)
-            read = {"get": lambda key=key: store.get_or_raise(key), "resolve": resolve(pickled)}
             actions: dict[str, harness.Action | Callable[[], Any]] = {
-                **read,
-                "exists": lambda key=key: store.exists(key),
-                "put": harness.Action(
-                    lambda data=expected: store.put(data, to=to), after=store.evict
-                ),
+                "get": partial(store.get_or_raise, key),
+                "resolve": resolve(pickled),
+                "exists": partial(store.exists, key),
+                "put": harness.Action(partial(store.put, expected, to=to), after=store.evict),
                 "memcpy": harness.memcpy(nbytes),
             }
             with ExitStack() as references:

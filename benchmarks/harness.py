@@ -173,7 +173,10 @@ class Peer:
 
     def start(self, method: str, *positional: Any, **arguments: Any) -> None:
         """Calls a method without waiting for it."""
-        self._pipe.send((method, positional, arguments))
+        try:
+            self._pipe.send((method, positional, arguments))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._ended() from None
 
     def result(self, timeout: float = PATIENCE) -> Any:
         """What the method started last returned."""
@@ -181,11 +184,14 @@ class Peer:
             raise PeerError(f"{self.role} gave no answer within {timeout:.0f} s")
         try:
             failed, value = self._pipe.recv()
-        except EOFError:
-            raise PeerError(f"{self.role} ended with {self.process.wait(timeout=5)}") from None
+        except (EOFError, ConnectionResetError):
+            raise self._ended() from None
         if failed:
             raise PeerError(f"{self.role} raised\n{value}")
         return value
+
+    def _ended(self) -> PeerError:
+        return PeerError(f"{self.role} ended with {self.process.wait(timeout=5)}")
 
     def call(self, method: str, *positional: Any, **arguments: Any) -> Any:
         """Calls a method and waits for what it returns."""

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from proxystore_hpc import Store
 from proxystore_hpc.exceptions import DoorUnavailableError
 
 US = 1e-6
+# Long enough for every spin to have ended.
+PAUSE = partial(time.sleep, 0.005)
 FORBIDDEN_IMPORTS = ("numpy", "mpi4py", "proxystore_hpc._ucx", "proxystore_hpc._core")
 
 
@@ -100,8 +103,8 @@ def put(scale: Scale) -> Rows:
             store._instance.warm(room)
             figures = harness.interleaved(
                 {
-                    "put": harness.Action(lambda: store.put(data), after=store.evict),  # noqa: B023
-                    "memcpy": lambda: np.copyto(target, data),  # noqa: B023
+                    "put": harness.Action(partial(store.put, data), after=store.evict),
+                    "memcpy": partial(np.copyto, target, data),
                 },
                 seconds=scale.seconds,
             )
@@ -132,9 +135,13 @@ def empty(scale: Scale) -> Rows:
                 held.clear()
                 store.evict(key)
 
-            action = harness.Action(lambda held=held: store.put(held[0]), allocate, evict)
+            action = harness.Action(partial(put_first, store, held), allocate, evict)
             stats = harness.timed(action, seconds=scale.seconds / 3, most=2000, warm_up=20)
             yield at_most(f"put of an array of {harness.size(nbytes)} from empty()", 20 * US, stats)
+
+
+def put_first(store: Store, held: list[Any]) -> Any:
+    return store.put(held[0])
 
 
 @contextmanager
@@ -204,7 +211,7 @@ def ucx(scale: Scale) -> Rows:
                     "ucx-tcp": ("plain stream", stream),
                 }[name]
                 figures = harness.interleaved(
-                    {"get": lambda: store.get_or_raise(key), reference[0]: reference[1]},  # noqa: B023
+                    {"get": partial(store.get_or_raise, key), reference[0]: reference[1]},
                     seconds=scale.seconds,
                 )
             assert np.array_equal(store.get(key), harness.pattern(nbytes))
@@ -225,10 +232,9 @@ def latency(scale: Scale) -> Rows:
     """Small gets over UCX: right after another, and after a pause in which all slept."""
     with pair("ucx-shm", 64 << 20) as (store, owner):
         key = key_of(owner.call("put", 1024))
-        get = lambda: store.get_or_raise(key)  # noqa: E731
+        get = partial(store.get_or_raise, key)
         spinning = harness.timed(get, seconds=scale.seconds, warm_up=100)
-        pause = lambda: time.sleep(0.005)  # noqa: E731
-        asleep = harness.timed(harness.Action(get, pause), seconds=scale.seconds)
+        asleep = harness.timed(harness.Action(get, PAUSE), seconds=scale.seconds)
         assert np.array_equal(store.get(key), harness.pattern(1024))
         check_doors(store, DOORS["ucx-shm"], key)
     yield at_most("get of 1 KiB by ucx-shm, one after the other", 15 * US, spinning)
@@ -256,11 +262,12 @@ def redis(scale: Scale) -> Rows:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             wait_for_port(port)
-            with ReferenceStore("r", RedisConnector("127.0.0.1", port), cache_size=0) as store:
+            connector = RedisConnector("127.0.0.1", port)
+            with ReferenceStore("r", connector, cache_size=0) as store:
                 key = store.put(harness.pattern(1024))
-                stats = harness.timed(lambda: store.get(key), seconds=scale.seconds)
-                pause = harness.Action(lambda: store.get(key), lambda: time.sleep(0.005))
-                asleep = harness.timed(pause, seconds=scale.seconds)
+                get = partial(store.get, key)
+                stats = harness.timed(get, seconds=scale.seconds)
+                asleep = harness.timed(harness.Action(get, PAUSE), seconds=scale.seconds)
         finally:
             process.terminate()
             process.wait()
@@ -318,7 +325,7 @@ def proxies(scale: Scale) -> Rows:
 def creating(scale: Scale) -> Rows:
     """Making a proxy of something small, and sending it."""
     with Store("benchmark", capacity=256 << 20, register=True) as store:
-        small, made = [1, 2, 3], []
+        small, made = [1, 2, 3], list[Any]()
 
         def clear(_: object) -> None:
             store.evict_batch([proxy_key(p) for p in made])
@@ -373,7 +380,7 @@ def busy_owner(scale: Scale) -> Rows:
         try:
             with pair(door, 4 * scale.large + (64 << 20)) as (store, owner):
                 key = key_of(owner.call("put", scale.large))
-                get = lambda: store.get_or_raise(key)  # noqa: B023, E731
+                get = partial(store.get_or_raise, key)
                 share = 0.5 * scale.hold
                 quiet = list(harness.timed(get, seconds=share, most=500).samples)
                 owner.start("hold_gil", scale.hold)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gray-Scott reaction-diffusion in two dimensions, drawn while it runs.
 
-    mpirun -n 4 python examples/gray_scott.py --pattern kappa --size 512 --steps 5000 --out frames
+    mpirun -n 4 python examples/gray_scott.py --pattern theta --size 512 --steps 5000 --out frames
 
 Two substances react and diffuse on a square with periodic borders:
 
@@ -50,11 +50,12 @@ SEED_SPACING = 40
 
 PATTERNS = {
     # name: (F, k, what grows)
-    "beta": (0.026, 0.051, "turbulence that never settles"),
-    "delta": (0.030, 0.055, "chaotic bubbles that freeze into a foam"),
-    "epsilon": (0.022, 0.059, "rings and spots that divide and die for ever"),
-    "theta": (0.038, 0.061, "stripes that curl around holes"),
-    "kappa": (0.050, 0.063, "a labyrinth, like a fingerprint"),
+    "beta": (0.026, 0.051, "waves and turbulence that never settle"),
+    "gamma": (0.022, 0.051, "stripes that break and join again"),
+    "delta": (0.030, 0.055, "holes in almost hexagonal order"),
+    "epsilon": (0.022, 0.059, "spots that divide and die for ever"),
+    "theta": (0.038, 0.061, "stripes that curl into a labyrinth"),
+    "kappa": (0.050, 0.063, "a looser labyrinth that grows from its tips"),
     "lambda": (0.034, 0.065, "spots that divide until they fill the plane"),
     "mu": (0.046, 0.065, "worms that grow at their ends"),
 }
@@ -99,7 +100,7 @@ def parse_arguments(world: MPI.Comm) -> argparse.Namespace:
     add("--size", type=positive, default=512, metavar="CELLS", help="cells a side (%(default)s)")
     add("--steps", type=positive, default=5000, help="steps of time (%(default)s)")
     add("--every", type=positive, default=250, help="steps between two frames (%(default)s)")
-    add("--pattern", choices=PATTERNS, default="kappa", help="what grows, see below (%(default)s)")
+    add("--pattern", choices=PATTERNS, default="theta", help="what grows, see below (%(default)s)")
     add("--feed", type=float, metavar="F", help="F, instead of the pattern's")
     add("--kill", type=float, metavar="K", help="k, instead of the pattern's")
     add("--seed", type=int, default=1993, help="of the initial disturbances (%(default)s)")
@@ -329,18 +330,20 @@ def simulate(
     handed: deque[Any] = deque()
     messages: list[MPI.Request] = []
 
-    now: Array = store.empty((2, *tile.shape))
+    def fresh() -> Array:
+        with tally.of("empty"):
+            return store.empty((2, *tile.shape))
+
+    now, new = fresh(), fresh()
     tile.begin(now, options.size, options.seed)
     for step in range(options.steps + 1):
         if step > 0:
-            with tally.of("empty"):
-                new: Array = store.empty((2, *tile.shape))
             borders.send(now)
             kernel.react(now)
             borders.receive()
             kernel.diffuse(now, borders, new)
-            now = new
-            del new  # an array is sealed without a copy if nothing else refers to it
+            # What was sealed belongs to its readers; what was not is written again.
+            now, new = new, now if now.flags.writeable else fresh()
         if step % options.every == 0 or step == options.steps:
             with tally.of("waiting for the analysis"):
                 wait_for_analysis(store, handed)
@@ -410,7 +413,7 @@ class Analysis:
         keys = [get_factory(proxy).key for proxy in proxies]
         if self._options.hand_out:
             # Who reads the file needs some time to resolve what it names: until the next frame.
-            hand_out(self._options.hand_out, step, proxies)
+            hand_out(self._options.hand_out, step, tiles, proxies)
             keys, self._handed_out = self._handed_out, keys
         with self._tally.of("evict"):
             self._store.evict_batch(keys)
@@ -456,12 +459,12 @@ def receive(world: MPI.Intracomm, rank: int) -> tuple[int, Tile, Proxy[Array]]:
     return message
 
 
-def hand_out(path: Path, step: int, proxies: list[Proxy[Array]]) -> None:
+def hand_out(path: Path, step: int, tiles: list[Tile], proxies: list[Proxy[Array]]) -> None:
     """Writes proxies for processes outside of the job. Whoever can read the file can use them."""
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.touch(mode=0o600)
-    # As others must resolve them themselves, they are pickled without what they resolved to here.
-    unfinished.write_bytes(pickle.dumps((step, proxies)))
+    places = [(tile.rows, tile.columns) for tile in tiles]
+    unfinished.write_bytes(pickle.dumps((step, places, proxies)))
     unfinished.replace(path)
 
 

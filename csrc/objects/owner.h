@@ -119,8 +119,8 @@ class Owner : public std::enable_shared_from_this<Owner> {
   void unpin(const memory::Block& block);
   // Somebody here still uses what the key named, although it was evicted.
   bool sending(const Key& key) const;
-  Expected<Key> locate(std::uint64_t object_id, const Tag& capability) const;
-  Status check(std::uint64_t object_id, const Tag& capability) const;
+  Expected<Key> locate(std::uint64_t object_id, const Tag& capability);
+  Status check(std::uint64_t object_id, const Tag& capability);
   // Tells when the object is published (status ok), or that it cannot be any more, or that the
   // patience is at an end. A peer that left is told nothing.
   using Notify = std::function<void(Status)>;
@@ -187,13 +187,15 @@ class Owner : public std::enable_shared_from_this<Owner> {
   void drop_reservation_locked(const Entry& entry, std::uint64_t object_id);
 
   Status why_absent(std::uint64_t object_id) const;
-  Expected<const Entry*> find_live(std::uint64_t object_id, const Tag& capability) const;
+  // What has expired is evicted here and now, so that nobody sees it after somebody did not.
+  Expected<const Entry*> find_live(std::uint64_t object_id, const Tag& capability);
   Key key_of(std::uint64_t object_id, const Entry& entry) const;
   std::vector<Waiter> take_waiters(std::uint64_t object_id);
   void forget_wait_locked(const Waiter& waiter);
   static void tell(std::vector<Waiter>& waiters, const Status& status);
 
   void evict_locked(Entries::iterator entry);
+  void retire_locked(const memory::Block& block);
   void collect_locked(Nanoseconds time);
   std::vector<Waiter> take_impatient_locked(Nanoseconds time);
 
@@ -214,6 +216,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
   std::vector<Retired> retired_;
   std::unordered_map<std::uint64_t, Peer> peers_;
   std::size_t one_sided_ = 0;  // of the peers
+  std::size_t tables_ = 0;     // of the peers
   std::set<std::pair<Nanoseconds, std::uint64_t>> expiring_;
 };
 

@@ -20,17 +20,17 @@ Status Owner::why_absent(std::uint64_t object_id) const {
   return {Code::not_found, what + " never existed"};
 }
 
-Expected<const Owner::Entry*> Owner::find_live(std::uint64_t object_id,
-                                               const Tag& presented) const {
+Expected<const Owner::Entry*> Owner::find_live(std::uint64_t object_id, const Tag& presented) {
   if (!equal_tags(presented, capability(object_id)))
     return Status(Code::denied, "the key of object " + std::to_string(object_id) +
                                     " was not issued by owner " + self_.short_name());
   const auto found = entries_.find(object_id);
   if (found == entries_.end() || found->second.state != State::live) return why_absent(object_id);
-  if (found->second.expires != 0 && found->second.expires <= now())
-    return Status(Code::evicted, "object " + std::to_string(object_id) + " of owner " +
-                                     self_.short_name() + " outlived its time-to-live");
-  return &found->second;
+  const Entry& entry = found->second;
+  if (entry.expires == 0 || entry.expires > now()) return &entry;
+  evict_locked(found);
+  return Status(Code::evicted, "object " + std::to_string(object_id) + " of owner " +
+                                   self_.short_name() + " outlived its time-to-live");
 }
 
 Key Owner::key_of(std::uint64_t object_id, const Entry& entry) const {
@@ -68,14 +68,14 @@ bool Owner::sending(const Key& key) const {
   return local_pins_.count(block_word(key.segment, key.offset)) != 0;
 }
 
-Expected<Key> Owner::locate(std::uint64_t object_id, const Tag& presented) const {
+Expected<Key> Owner::locate(std::uint64_t object_id, const Tag& presented) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto found = find_live(object_id, presented);
   if (!found) return found.status();
   return key_of(object_id, *found.value());
 }
 
-Status Owner::check(std::uint64_t object_id, const Tag& presented) const {
+Status Owner::check(std::uint64_t object_id, const Tag& presented) {
   std::lock_guard<std::mutex> lock(mutex_);
   return find_live(object_id, presented).status();
 }

@@ -37,8 +37,17 @@ void Owner::evict_locked(Entries::iterator entry) {
   header(gone.block).generation.store(gone.generation + 1, std::memory_order_release);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (gone.expires != 0) expiring_.erase({gone.expires, entry->first});
-  retired_.push_back({gone.block, now(), one_sided_ > 0});
+  retire_locked(gone.block);
   entries_.erase(entry);
+}
+
+void Owner::retire_locked(const memory::Block& block) {
+  // Without peers nobody can be looking.
+  if (one_sided_ == 0 && tables_ == 0 &&
+      local_pins_.count(block_word(block.segment, block.offset)) == 0)
+    arena_.release(block);
+  else
+    retired_.push_back({block, now(), one_sided_ > 0});
 }
 
 void Owner::collect_locked(Nanoseconds time) {
@@ -86,6 +95,7 @@ void Owner::leave(std::uint64_t connection) {
     gone = std::move(peer->second);
     peers_.erase(peer);
     if (gone.one_sided) --one_sided_;
+    tables_ -= gone.tables.size();
     if (gone.waits > 0) {
       for (auto at = waiters_.begin(); at != waiters_.end();) {
         auto& all = at->second;
@@ -105,6 +115,7 @@ Status Owner::add_reader(std::uint64_t connection, std::shared_ptr<memory::PinTa
   const auto peer = peers_.find(connection);
   if (peer == peers_.end()) return {Code::closed, "the reader has left"};
   peer->second.tables.push_back(std::move(table));
+  ++tables_;
   return {};
 }
 
@@ -170,7 +181,7 @@ OwnerStats Owner::stats() const {
   stats.objects = entries_.size();
   stats.retired_blocks = retired_.size();
   for (const Retired& retired : retired_) stats.retired_bytes += retired.block.size;
-  for (const auto& [connection, peer] : peers_) stats.readers += peer.tables.size();
+  stats.readers = tables_;
   return stats;
 }
 

@@ -21,7 +21,7 @@ def plans(report: Report) -> list[Plan]:
     """The doors to be opened, also those that are known to be closed."""
     all_plans = [
         Plan("shm", "mapped segment"),
-        Plan("shm", "registered, process_vm_readv", live=True),
+        Plan("shm", "process_vm_readv", live=True),
         Plan("socket", "unix socket"),
         Plan("ucx", "shared memory", tls="sm,self"),
         Plan("ucx", "TCP, loopback", tls="tcp,self"),

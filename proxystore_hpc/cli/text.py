@@ -76,11 +76,11 @@ def _ucx_state(report: Report, ucx: Ucx) -> str:
 def _measured(rows: list[Measured]) -> Iterator[str]:
     if not rows:
         return
-    yield f"  {'door':<8}{'how':<28}{'8 B, median (min)':>19}{'64 MiB':>12}  "
+    yield f"  {'door':<8}{'how':<18}{'8 B, median (min)':>22}{'64 MiB':>12}"
     for row in rows:
-        head = f"  {row.door:<8}{row.how:<28}"
+        head = f"  {row.door:<8}{row.how:<18}"
         if row.refused is not None:
-            yield from _wrapped(f"{head}REFUSED: {row.refused}", 38)
+            yield from _wrapped(f"{head}REFUSED: {row.refused}", 28)
             continue
         latency = ""
         if row.latency_us is not None and row.latency_min_us is not None:
@@ -88,8 +88,8 @@ def _measured(rows: list[Measured]) -> Iterator[str]:
         bandwidth = "" if row.bandwidth is None else f"{row.bandwidth / 1e9:.2f} GB/s"
         detail = row.detail
         if row.mapped_us is not None:
-            detail = f"as a view, without a copy: {row.mapped_us:.1f} us"
-        yield f"{head}{latency:>19}{bandwidth:>12}  {detail}".rstrip()
+            detail = f"not copied: a view in {row.mapped_us:.1f} us"
+        yield f"{head}{latency:>22}{bandwidth:>12}  {detail}".rstrip()
 
 
 def _findings(report: Report) -> Iterator[str]:

@@ -62,8 +62,9 @@ void ServerConnection::on_ready(std::uint32_t events) {
   part();
 }
 
+// First what was received before: frames wait here while the peer does not take its answers.
 Status ServerConnection::serve(const std::shared_ptr<ServerConnection>& self) {
-  for (int turn = 0; turn < kReceivesPerTurn; ++turn) {
+  for (int turn = 0;; ++turn) {
     while (state_ == State::open && parser_.has_frame()) {
       // An end that is gone takes nothing any more, and would go on waking us.
       if (choked()) return hung_up(fd_.get()) ? Status(Code::peer_lost, "it ended") : Status();
@@ -71,6 +72,7 @@ Status ServerConnection::serve(const std::shared_ptr<ServerConnection>& self) {
       if (!status.ok()) return status;
     }
     if (state_ != State::open) return {};
+    if (turn == kReceivesPerTurn) break;
     std::vector<Fd> fds;
     auto got = receive_some(fd_.get(), parser_.room(), fds);
     if (!got) return got.status();

@@ -257,6 +257,7 @@ void UcxChannel::close() {
   worker_->deaths().remove(*this);
   worker_->inbox().forget_greeting(endpoint_.handle());
   worker_->inbox().detach(local_token_);
+  guard.cancel(local_token_);
   endpoint_.close_locked();
   unsent.swap(unsent_);
   ready.swap(ready_);

@@ -99,10 +99,21 @@ Flight& Worker::Guard::depart(Operation* operation, const char* verb, std::uint6
 }
 
 void Worker::Guard::settle(Flight& flight, ucs_status_ptr_t posted) {
-  if (UCS_PTR_IS_PTR(posted))
+  if (UCS_PTR_IS_PTR(posted)) {
+    flight.request = posted;
     wake_ = true;
-  else
+  } else {
     worker_.land(flight, UCS_PTR_RAW_STATUS(posted));
+  }
+}
+
+void Worker::Guard::cancel(std::uint64_t token) {
+  // Some end at once, which takes them out of the list.
+  for (auto at = worker_.in_flight_.begin(); at != worker_.in_flight_.end();) {
+    Flight& flight = *at++;
+    if (flight.token == token && flight.request != nullptr)
+      ucp_request_cancel(worker_.handle_, flight.request);
+  }
 }
 
 void Worker::Guard::complete(Operation* operation, Status status) {
@@ -127,6 +138,7 @@ void Worker::land(Flight& flight, ucs_status_t status) {
     completions_.push_back({flight.operation, std::move(outcome), std::move(flight.keep)});
   }
   flight.keep.reset();
+  flight.request = nullptr;
   landed_.splice(landed_.begin(), in_flight_, flight.self);
 }
 

@@ -31,6 +31,7 @@ struct Flight {
   std::uint64_t token = 0;         // of the channel
   Bytes header;
   std::shared_ptr<const void> keep;
+  void* request = nullptr;  // UCX's, while it is in flight
   std::list<Flight>::iterator self;
 };
 
@@ -53,6 +54,8 @@ class Worker final : public Source,
     Flight& depart(Operation* operation, const char* verb, std::uint64_t token);
     // `posted` is what the UCX call returned for `flight`.
     void settle(Flight& flight, ucs_status_ptr_t posted);
+    // Before an endpoint is closed by force: UCX since 1.20 would never end its rendezvous sends.
+    void cancel(std::uint64_t token);
     // Completes `operation` (may be null) after unlocking.
     void complete(Operation* operation, Status status);
     // There is work for whoever progresses.

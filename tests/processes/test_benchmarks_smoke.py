@@ -1,0 +1,125 @@
+"""The benchmarks run: tiny sizes, whose figures mean nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxystore_hpc.exceptions import DoorUnavailableError
+from proxystore_hpc.ucx_runtime import import_ucx_module
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import harness  # noqa: E402
+
+
+def run(script: str, output: Path, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), "--json", str(output), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(output.read_text())
+    return document
+
+
+def have_ucx() -> bool:
+    try:
+        import_ucx_module()
+    except DoorUnavailableError:
+        return False
+    return True
+
+
+def test_doors_of_one_node(tmp_path: Path) -> None:
+    arguments = ["--doors", "self,shm", "--sizes", "8,64KiB", "--seconds", "0.05"]
+    document = run("doors.py", tmp_path / "doors.json", *arguments)
+    assert document["machine"]["load"] >= 0
+    assert document["machine"]["load_after"] >= 0
+    rows = {row["name"]: row for row in document["rows"]}
+    for door in ("self", "shm"):
+        for operation in ("put", "get", "resolve", "exists", "memcpy"):
+            row = rows[f"{door} {operation} 64 KiB"]
+            assert 0 < row["min_s"] <= row["median_s"] <= row["p99_s"]
+            assert row["rounds"] >= 5
+            assert row["reference"] == "memcpy"
+
+
+@pytest.mark.skipif(not have_ucx(), reason="no ucx door here")
+def test_doors_of_ucx(tmp_path: Path) -> None:
+    arguments = ["--doors", "ucx-shm,ucx-tcp", "--sizes", "8,64KiB", "--seconds", "0.05"]
+    document = run("doors.py", tmp_path / "doors.json", *arguments)
+    rows = {row["name"]: row for row in document["rows"]}
+    assert rows["ucx-tcp get 64 KiB"]["reference"] == "stream"
+    assert "tcp" in rows["ucx-tcp get 64 KiB"]["lanes"]
+    assert "tcp" not in rows["ucx-shm get 64 KiB"]["lanes"]
+
+
+@pytest.mark.timeout(120)
+def test_every_target_is_measured_or_says_why_not(tmp_path: Path) -> None:
+    document = run("targets.py", tmp_path / "targets.json", "--small")
+    verdicts = document["rows"]
+    parts = {row["name"].split(":")[0] for row in verdicts}
+    expected = {"put", "empty", "same-node", "import", "proxies", "creating", "idle", "busy-owner"}
+    if have_ucx():
+        expected |= {"ucx", "latency"}
+    assert expected <= parts
+    for row in verdicts:
+        assert row["met"] is not None or row["target"] == "" or row["detail"], row
+
+
+def test_things_that_are_compared_take_turns() -> None:
+    order: list[str] = []
+    actions = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    figures = harness.interleaved(actions, seconds=0, fewest=4, warm_up=1)
+    assert "".join(order) == "ab" * 5
+    assert len(figures["a"].samples) == 4
+
+
+def test_setting_up_and_clearing_away_are_not_timed() -> None:
+    import time
+
+    results: list[object] = []
+    action = harness.Action(
+        lambda: "done", before=lambda: time.sleep(0.05), after=results.append, loops=3
+    )
+    stats = harness.timed(action, seconds=0, fewest=3, warm_up=0)
+    assert results == ["done"] * 3
+    assert stats.median < 0.05
+
+
+def test_ratio_is_taken_round_by_round() -> None:
+    # A machine that grows busier by the round hides nothing.
+    figures = {
+        "slow": harness.Stats((2.0, 20.0, 200.0)),
+        "fast": harness.Stats((1.0, 10.0, 100.0)),
+    }
+    assert harness.ratio(figures, "slow", "fast") == 2.0
+    assert figures["slow"].p99 == 200.0
+
+
+def test_a_peer_that_raises_or_dies_is_an_error_here() -> None:
+    with harness.Peer("harness:StreamSender", nbytes=8) as peer:
+        with pytest.raises(harness.PeerError, match="AttributeError"):
+            peer.call("no_such_method")
+        peer.process.kill()
+        with pytest.raises(harness.PeerError, match="ended with -9"):
+            peer.call("port")
+    assert peer.process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(3.21e-9, "3.21 ns"), (4.56e-5, "45.6 us"), (0.789, "789 ms"), (12.0, "12.00 s")],
+)
+def test_durations_have_three_digits(seconds: float, shown: str) -> None:
+    assert harness.duration(seconds) == shown
