@@ -1,14 +1,17 @@
 """Put, get, resolve and exists through every door, for 8 bytes to 1 GiB, beside a memcpy.
 
     python benchmarks/doors.py [--doors shm,ucx-tcp] [--sizes 8,1MiB,1GiB] [--json FILE]
+                               [--interface eth0]
 
 Owner and reader are two processes (for `self`, of course, one); each row allows one door only, and
 the store's metrics must name that door alone. What arrived is compared with what was sent, outside
-of the measured time. Beside TCP stands a plain socket stream into warm memory.
+of the measured time. Beside TCP stands a plain socket stream into warm memory. TCP goes over
+loopback, unless an interface is named (UCX 1.19 and 1.20 cannot connect over loopback).
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -25,6 +28,8 @@ from proxystore_hpc.exceptions import DoorUnavailableError
 from proxystore_hpc.key import Key
 
 SIZES = (8, 1 << 10, 64 << 10, 1 << 20, 64 << 20, 1 << 30)
+# Both processes read it.
+INTERFACE = "PROXYSTORE_HPC_BENCHMARK_INTERFACE"
 SECRET = b"0123456789abcdef"
 
 
@@ -39,13 +44,14 @@ class Door:
 
     def open_store(self, capacity: int, **options: Any) -> Store:
         """A store with this door alone, and no cache that would spare transfers."""
+        ucx = {"tls": self.tls, "interface": os.environ.get(INTERFACE, "")}
         return Store(
             "benchmark",
             doors=(self.door,),
             capacity=capacity,
             cache_size=0,
             secret=SECRET,
-            options={"ucx": {"tls": self.tls}} if self.tls else {},
+            options={"ucx": {n: v for n, v in ucx.items() if v}} if self.tls else {},
             **options,
         )
 
@@ -179,7 +185,10 @@ def main() -> int:
     parser.add_argument(
         "--sizes", type=harness.parse_sizes, default=SIZES, help="such as 8,64KiB,1GiB"
     )
+    parser.add_argument("--interface", help="network interface for UCX over TCP")
     options = parser.parse_args()
+    if options.interface is not None:
+        os.environ[INTERFACE] = options.interface
     names = options.doors.split(",")
     for name in names:
         if name not in DOORS:

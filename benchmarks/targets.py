@@ -10,6 +10,7 @@ load lets them be worth: it is printed before and after.
 from __future__ import annotations
 
 import ctypes
+import os
 import pickle
 import shutil
 import socket
@@ -427,7 +428,10 @@ def main() -> int:
     parser = harness.arguments(__doc__)
     parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
     parser.add_argument("--small", action="store_true", help="tiny sizes: only to see that it runs")
+    parser.add_argument("--interface", help="network interface for UCX over TCP")
     options = parser.parse_args()
+    if options.interface is not None:
+        os.environ[doors.INTERFACE] = options.interface
     names = options.only.split(",") if options.only else list(PARTS)
     for name in names:
         if name not in PARTS:

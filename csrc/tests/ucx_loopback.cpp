@@ -245,7 +245,7 @@ TEST(ucx_a_closed_channel_refuses_and_ends_what_is_in_flight) {
     Bytes into(4 << 20);
     std::thread closer([&pair] { pair.left.channel().close(); });
     // Either it was quicker than the close, or it ends with it.
-    const Status raced = pair.left.fetch(0, into, 5);
+    const Status raced = pair.left.read(0, into, 5);
     CHECK(raced.ok() || raced.code() == Code::peer_lost);
     closer.join();
     CHECK(!pair.left.channel().alive());
@@ -255,6 +255,28 @@ TEST(ucx_a_closed_channel_refuses_and_ends_what_is_in_flight) {
     CHECK(pair.left.channel().import(into).status().code() == Code::peer_lost);
     pair.left.channel().close();
   }
+}
+
+TEST(ucx_sends_of_exposed_memory_end_with_their_channel) {
+  for (const Options& options : transports())
+    for (const bool sender_closes : {true, false}) {
+      Pair pair(options);
+      std::vector<std::unique_ptr<fabric::Operation>> sends;
+      for (int i = 0; i < 20; ++i) {
+        sends.push_back(std::make_unique<fabric::Operation>());
+        Bytes header(25);
+        header[0] = 3;
+        pair.left.channel().send({header, pair.left.memory().slice(0, 1 << 20), nullptr},
+                                 sends.back().get());
+      }
+      (sender_closes ? pair.left : pair.right).channel().close();
+      // The other side is told by UCX, or by the wire of the hello as here.
+      (sender_closes ? pair.right : pair.left).channel().close();
+      for (const auto& send : sends)
+        CHECK(pair.left.door().wait(*send, Deadline::after(10 * kSecond), nullptr).ok());
+      // Memory that a receiver gave is given back.
+      CHECK(pair.right.await_landed());
+    }
 }
 
 TEST(ucx_doors_stop_with_transfers_in_flight) {

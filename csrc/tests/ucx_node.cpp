@@ -187,6 +187,18 @@ bool UcxNode::await_lost(double seconds) {
   return false;
 }
 
+bool UcxNode::await_landed(double seconds) {
+  const Deadline deadline = Deadline::after_seconds(seconds);
+  while (!deadline.passed()) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (landing_ == 0) return true;
+    }
+    ::usleep(1000);
+  }
+  return false;
+}
+
 Status UcxNode::lost_because() {
   std::lock_guard<std::mutex> lock(mutex_);
   return why_;
@@ -220,8 +232,9 @@ Decoded decode(ConstSpan bytes) {
 
 Span UcxNode::destination(const std::shared_ptr<Channel>&, ConstSpan bytes, std::size_t size) {
   const Decoded header = decode(bytes);
+  std::lock_guard<std::mutex> lock(mutex_);
+  ++landing_;
   if (static_cast<Kind>(header.kind) == Kind::answer) {
-    std::lock_guard<std::mutex> lock(mutex_);
     const auto found = pending_.find(header.id);
     return found == pending_.end() ? Span{} : found->second->into;
   }
@@ -232,6 +245,10 @@ Span UcxNode::destination(const std::shared_ptr<Channel>&, ConstSpan bytes, std:
 void UcxNode::arrived(const std::shared_ptr<Channel>& from, ConstSpan bytes, Span payload,
                       Status status) {
   const Decoded header = decode(bytes);
+  if (!payload.empty() || !status.ok()) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    --landing_;
+  }
   switch (static_cast<Kind>(header.kind)) {
     case Kind::echo:
       return answer(from, header.id, {}, header.text);

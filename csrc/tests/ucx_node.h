@@ -53,6 +53,8 @@ class UcxNode final : public fabric::Receiver {
   bool await_heard(std::size_t count, double seconds = 10);
 
   bool await_lost(double seconds);
+  // Payloads that destination() took in and arrived() has not brought yet.
+  bool await_landed(double seconds = 10);
   Status lost_because();
 
   Span destination(const std::shared_ptr<fabric::Channel>& from, ConstSpan header,
@@ -106,6 +108,7 @@ class UcxNode final : public fabric::Receiver {
   std::uint64_t next_id_ = 1;
   std::map<std::uint64_t, Pending*> pending_;
   std::vector<std::uint32_t> heard_;
+  int landing_ = 0;
   bool lost_ = false;
   Status why_;
 };

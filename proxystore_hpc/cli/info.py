@@ -42,6 +42,11 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="open each door between two processes; print its latency and bandwidth (10 s)",
     )
+    parser.add_argument(
+        "--interface",
+        metavar="NAME",
+        help="with --measure: measure TCP through this network interface, too",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument(
         "--require",
@@ -74,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         from proxystore_hpc.cli import measure
 
         note = None if options.json else lambda line: print(line, file=sys.stderr, flush=True)
-        found.measured = measure.all_doors(found, note)
+        found.measured = measure.all_doors(found, options.interface, note)
     found.findings = advice.findings(found)
     missing = [name for name in options.require if not available(found, name)]
     if options.json:

@@ -196,7 +196,10 @@ class StoreCore:
 
     def _reach(self, key: Key) -> None:
         """Before a first contact: opens the door that leads off this node if the key needs it."""
-        if not self._ucx_tried and self._config.doors is None and key.contact is not None:
+        if self._ucx_tried or self._config.doors is not None:
+            return
+        packed_bytes(key)  # refuses what is no key
+        if key.contact is not None:
             self._try_ucx()
 
     def _record(self, event: str, key: Key, began: float, nbytes: int) -> None:

@@ -29,9 +29,10 @@ class RegisteredBuffer:
     def __init__(self, instance: Instance, buffer: Any) -> None:
         from proxystore_hpc import _core
 
-        layout = plan(_as_plain_buffer(buffer))
+        buffer = _as_plain_buffer(buffer)
+        layout = plan(buffer)
         segments = layout.segments()
-        if len(segments) != 2 or layout.data_offset < 0:
+        if len(segments) != 2 or layout.data_offset < 0 or not _contiguous(buffer):
             raise InvalidArgumentError(
                 "only one contiguous buffer that is not empty can be registered (an array in C or "
                 f"Fortran order, bytearray, memoryview, cffi buffer), not {type(buffer).__name__}"
@@ -76,6 +77,16 @@ class RegisteredBuffer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _contiguous(buffer: Any) -> bool:
+    """Whether the layout is of the buffer itself, and not of a contiguous copy."""
+    if isinstance(buffer, (bytes, bytearray)):
+        return True
+    if isinstance(buffer, memoryview):
+        return buffer.c_contiguous
+    flags = buffer.flags
+    return bool(flags.c_contiguous or flags.f_contiguous)
 
 
 def _as_plain_buffer(buffer: Any) -> Any:

@@ -165,7 +165,8 @@ class Writing(Reading):
         self._check_open()
         rules = _NO_RULES if policy is None else combine(policy)
         layout = self._plan(obj, serializer)
-        if packed_bytes(key)[52:68] != self._instance.address[:16]:
+        packed_bytes(key)  # refuses what is no key
+        if key.owner_id != self._instance.address[:16]:
             raise InvalidArgumentError(f"{key!r} can be set by the process that made it only")
         self._instance.put(
             layout.nbytes, layout.segments(), rules.ttl_ns, rules.flags & PINNED, key.object_id

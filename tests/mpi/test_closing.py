@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import procfs
 
 from proxystore_hpc import Store
 from proxystore_hpc.exceptions import StoreClosedError
 from proxystore_hpc.mpi.job import settle
-from support import procfs
 
 pytestmark = pytest.mark.mpi(min_size=2)
 
@@ -108,17 +108,20 @@ def test_closing_twice_is_nothing(world: Any) -> None:
         assert again is not store
 
 
-def test_many_stores_one_after_the_other_leave_nothing(world: Any) -> None:
-    with open_store(world, "warm-up"):
+def use_a_store(world: Any) -> None:
+    with open_store(world, "again") as store:
+        key = world.bcast(store.put(1) if world.rank == 0 else None)
+        assert store.get(key) == 1
         world.Barrier()
+
+
+def test_many_stores_one_after_the_other_leave_nothing(world: Any) -> None:
+    use_a_store(world)
     world.Barrier()
     settle()
     before = procfs.fd_count(), procfs.thread_count()
     for _ in range(10):
-        with open_store(world, "again") as store:
-            key = world.bcast(store.put(1) if world.rank == 0 else None)
-            assert store.get(key) == 1
-            world.Barrier()
+        use_a_store(world)
 
     def as_before() -> bool:
         settle()

@@ -127,6 +127,7 @@ void UcxChannel::post_locked(Worker::Guard& guard, MessageKind kind, ConstSpan h
                              ConstSpan payload, std::shared_ptr<const void> keep,
                              Operation* operation) {
   Flight& flight = guard.depart(operation, "sending to", local_token_);
+  flight.is_send = true;
   flight.keep = std::move(keep);
   const std::uint64_t token = kind == MessageKind::greeting ? local_token_ : remote_token_;
   const std::uint32_t sequence = kind == MessageKind::greeting ? 0 : sequence_++;
@@ -257,8 +258,8 @@ void UcxChannel::close() {
   worker_->deaths().remove(*this);
   worker_->inbox().forget_greeting(endpoint_.handle());
   worker_->inbox().detach(local_token_);
-  guard.cancel(local_token_);
   endpoint_.close_locked();
+  guard.abandon_sends(local_token_, ended_);
   unsent.swap(unsent_);
   ready.swap(ready_);
   self.swap(self_);

@@ -36,10 +36,13 @@ Status UcxDoor::start(Progress& progress, Receiver& receiver) {
 void UcxDoor::stop() {
   if (progress_ == nullptr) return;
   std::exchange(progress_, nullptr)->remove(worker_.get());
-  worker_->close_all(Deadline::after(kCloseTime));
+  worker_->close_channels();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    registrations_.clear();
+  }
+  worker_->settle(Deadline::after(kCloseTime));
   worker_->inbox().set_receiver(nullptr);
-  const std::lock_guard<std::mutex> lock(mutex_);
-  registrations_.clear();
 }
 
 Expected<Bytes> UcxDoor::expose(const memory::Region& region) {

@@ -94,25 +94,24 @@ Flight& Worker::Guard::depart(Operation* operation, const char* verb, std::uint6
   flight.operation = operation;
   flight.verb = verb;
   flight.token = token;
+  flight.is_send = false;
   flight.self = std::prev(in_flight.end());
   return flight;
 }
 
 void Worker::Guard::settle(Flight& flight, ucs_status_ptr_t posted) {
-  if (UCS_PTR_IS_PTR(posted)) {
-    flight.request = posted;
+  if (UCS_PTR_IS_PTR(posted))
     wake_ = true;
-  } else {
+  else
     worker_.land(flight, UCS_PTR_RAW_STATUS(posted));
-  }
 }
 
-void Worker::Guard::cancel(std::uint64_t token) {
-  // Some end at once, which takes them out of the list.
-  for (auto at = worker_.in_flight_.begin(); at != worker_.in_flight_.end();) {
-    Flight& flight = *at++;
-    if (flight.token == token && flight.request != nullptr)
-      ucp_request_cancel(worker_.handle_, flight.request);
+void Worker::Guard::abandon_sends(std::uint64_t token, const Status& why) {
+  for (Flight& flight : worker_.in_flight_) {
+    if (flight.token != token || !flight.is_send) continue;
+    worker_.completions_.push_back({flight.operation, why, std::move(flight.keep)});
+    flight.operation = nullptr;
+    flight.keep.reset();
   }
 }
 
@@ -138,7 +137,6 @@ void Worker::land(Flight& flight, ucs_status_t status) {
     completions_.push_back({flight.operation, std::move(outcome), std::move(flight.keep)});
   }
   flight.keep.reset();
-  flight.request = nullptr;
   landed_.splice(landed_.begin(), in_flight_, flight.self);
 }
 
@@ -209,7 +207,7 @@ bool Worker::arm() {
   return armed_;
 }
 
-void Worker::close_all(Deadline deadline) {
+void Worker::close_channels() {
   std::vector<std::shared_ptr<Channel>> channels;
   {
     const Guard guard(*this);
@@ -217,6 +215,10 @@ void Worker::close_all(Deadline deadline) {
     channels = inbox_.open_channels();
   }
   for (const auto& channel : channels) channel->close();
+}
+
+void Worker::settle(Deadline deadline) {
+  if (birth_ != fork_generation()) return;
   do {
     progress();
     std::lock_guard<std::mutex> lock(mutex_);

@@ -28,10 +28,10 @@ struct Flight {
   Worker* worker = nullptr;
   Operation* operation = nullptr;  // may be null
   const char* verb = "";           // "reading from", for messages
+  bool is_send = false;
   std::uint64_t token = 0;         // of the channel
   Bytes header;
   std::shared_ptr<const void> keep;
-  void* request = nullptr;  // UCX's, while it is in flight
   std::list<Flight>::iterator self;
 };
 
@@ -54,8 +54,10 @@ class Worker final : public Source,
     Flight& depart(Operation* operation, const char* verb, std::uint64_t token);
     // `posted` is what the UCX call returned for `flight`.
     void settle(Flight& flight, ucs_status_ptr_t posted);
-    // Before an endpoint is closed by force: UCX since 1.20 would never end its rendezvous sends.
-    void cancel(std::uint64_t token);
+    // After a channel's endpoint was closed by force: completes its sends. UCX since 1.20 ends a
+    // rendezvous only when its memory is withdrawn, which may be never. Nothing is sent from it any
+    // more, while reads wait for UCX, since it writes into their memory.
+    void abandon_sends(std::uint64_t token, const Status& why);
     // Completes `operation` (may be null) after unlocking.
     void complete(Operation* operation, Status status);
     // There is work for whoever progresses.
@@ -79,9 +81,10 @@ class Worker final : public Source,
   // The callback of posted sends, reads and flushes; user_data is the Flight.
   static void on_sent(void* request, ucs_status_t status, void* user_data);
 
-  // Closes all channels by force and progresses until nothing is in flight and nobody publishes, or
-  // until the deadline.
-  void close_all(Deadline deadline);
+  // All of them, by force.
+  void close_channels();
+  // Progresses until nothing is in flight and nobody publishes, or until the deadline.
+  void settle(Deadline deadline);
 
   int fd() const override { return deaths_.fd(); }
   unsigned progress() override;

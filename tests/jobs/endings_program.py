@@ -1,0 +1,189 @@
+"""Run by test_endings.py on every rank: opens a store and ends in the way that its argument names.
+
+Each rank writes its process id and address to rank.<n>, and what it found to found.<n>.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ENDINGS: dict[str, Callable[[Any, Any, list[Any]], None]] = {}
+PAUSE_S = 1.0
+
+
+def ending(function: Callable[[Any, Any, list[Any]], None]) -> Callable[..., None]:
+    ENDINGS[function.__name__] = function
+    return function
+
+
+def found(world: Any, text: object) -> None:
+    Path(f"found.{world.rank}").write_text(str(text))
+
+
+def sum_of_others(world: Any, proxies: list[Any]) -> float:
+    return sum(float(p.mean()) for rank, p in enumerate(proxies) if rank != world.rank)
+
+
+def sleep_for_ever() -> None:
+    while True:
+        time.sleep(60)
+
+
+@ending
+def never_closed(world: Any, store: Any, proxies: list[Any]) -> None:
+    if world.rank == 0:
+        time.sleep(PAUSE_S)  # the others are at their end by now
+        found(world, sum_of_others(world, proxies))
+
+
+@ending
+def finalize(world: Any, store: Any, proxies: list[Any]) -> None:
+    from mpi4py import MPI
+
+    from proxystore_hpc.exceptions import InvalidArgumentError, StoreClosedError
+
+    if world.rank == 0:
+        time.sleep(PAUSE_S)
+        found(world, sum_of_others(world, proxies))
+    MPI.Finalize()
+    try:
+        store.put(1)
+    except StoreClosedError:
+        pass
+    else:
+        raise AssertionError("a store that was closed by MPI_Finalize took an object")
+    try:
+        type(store).from_mpi(world, "after")
+    except InvalidArgumentError as error:
+        assert "finalized already" in str(error)
+    else:
+        raise AssertionError("a store was opened without MPI")
+    store.close()
+
+
+@ending
+def some_finalize(world: Any, store: Any, proxies: list[Any]) -> None:
+    from mpi4py import MPI
+
+    if world.rank == 0:
+        time.sleep(PAUSE_S)
+        found(world, sum_of_others(world, proxies))
+    elif world.rank == 1:
+        MPI.Finalize()
+    else:
+        store.close()
+
+
+@ending
+def several_stores(world: Any, store: Any, proxies: list[Any]) -> None:
+    half = world.Split(world.rank % 2)
+    second = type(store).from_mpi(half, "second", doors=("shm",))
+    third = type(store).from_mpi(world, "third", doors=("shm",))
+    keys = world.allgather(third.put(world.rank))
+    if world.rank == 1:
+        second.close()
+    if world.rank == 0:
+        time.sleep(PAUSE_S)
+        found(world, sum(third.get(key) for key in keys))
+
+
+@ending
+def raises(world: Any, store: Any, proxies: list[Any]) -> None:
+    with store:
+        if world.rank == 1:
+            raise RuntimeError("rank 1 lost its way")
+        time.sleep(PAUSE_S)
+        found(world, sum_of_others(world, proxies))
+
+
+@ending
+def raises_while_others_wait(world: Any, store: Any, proxies: list[Any]) -> None:
+    with store:
+        if world.rank == 1:
+            raise RuntimeError("rank 1 lost its way")
+        world.Barrier()  # which rank 1 never reaches
+
+
+@ending
+def killed(world: Any, store: Any, proxies: list[Any]) -> None:
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sleep_for_ever()
+
+
+@ending
+def dies_alone(world: Any, store: Any, proxies: list[Any]) -> None:
+    """As where a launcher lets the others live."""
+    store.close()
+    if world.rank == 1:
+        world.Barrier()
+        os._exit(0)
+    world.Barrier()
+
+
+@ending
+def never_closes(world: Any, store: Any, proxies: list[Any]) -> None:
+    found(world, "ready")
+    sleep_for_ever()
+
+
+@ending
+def terminated(world: Any, store: Any, proxies: list[Any]) -> None:
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    found(world, "ready")
+    sleep_for_ever()
+
+
+@ending
+def forks(world: Any, store: Any, proxies: list[Any]) -> None:
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)  # runs the handlers of the exit, which must not touch MPI
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    world.Barrier()
+    found(world, sum_of_others(world, proxies))
+
+
+@ending
+def other_thread(world: Any, store: Any, proxies: list[Any]) -> None:
+    """Closed in a thread, which may not call MPI at the levels below `serialized`."""
+    import threading
+
+    from mpi4py import MPI
+
+    thread = threading.Thread(target=store.close)
+    thread.start()
+    thread.join()
+    world.Barrier()
+    found(world, MPI.Query_thread())
+
+
+def main() -> None:
+    import mpi4py
+
+    mpi4py.rc.thread_level = os.environ.get("THREAD_LEVEL", "multiple")
+    from mpi4py import MPI
+
+    from proxystore_hpc import Store
+
+    world = MPI.COMM_WORLD
+    linger = float(os.environ.get("LINGER", "30"))
+    store = Store.from_mpi(world, "ends", doors=("shm",), timeout=20, linger=linger)
+    unfinished = Path(f"part.{world.rank}")
+    unfinished.write_text(f"{os.getpid()} {store.address.hex()}")
+    unfinished.rename(f"rank.{world.rank}")
+    array = store.empty(10_000)
+    array[:] = world.rank
+    proxies = world.allgather(store.proxy(array))
+    ENDINGS[sys.argv[1]](world, store, proxies)
+
+
+if __name__ == "__main__":
+    main()

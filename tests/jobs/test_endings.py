@@ -1,0 +1,131 @@
+"""How jobs end: orderly, by errors and by signals. Starts jobs of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support.job import StartJob, parent
+
+PROGRAM = Path(__file__).with_name("endings_program.py")
+
+
+def test_ranks_that_never_close_wait_for_those_that_still_read(start_job: StartJob) -> None:
+    job = start_job(3, PROGRAM, "never_closed")
+    job.succeed()
+    assert float(job.wait_for_file("found.0")) == 3
+    job.assert_nothing_left()
+
+
+def test_finalize_waits_for_those_that_still_read(start_job: StartJob) -> None:
+    job = start_job(3, PROGRAM, "finalize")
+    job.succeed()
+    assert float(job.wait_for_file("found.0")) == 3
+    job.assert_nothing_left()
+
+
+def test_some_finalize_some_close_some_just_end(start_job: StartJob) -> None:
+    job = start_job(3, PROGRAM, "some_finalize")
+    job.succeed()
+    assert float(job.wait_for_file("found.0")) == 3
+    job.assert_nothing_left()
+
+
+def test_several_stores_end_together(start_job: StartJob) -> None:
+    job = start_job(4, PROGRAM, "several_stores")
+    output = job.succeed()
+    assert float(job.wait_for_file("found.0")) == 6
+    assert "stops serving" not in output
+    job.assert_nothing_left()
+
+
+def test_an_exception_on_one_rank_costs_the_others_nothing(start_job: StartJob) -> None:
+    job = start_job(3, PROGRAM, "raises")
+    output = job.end()
+    assert job.process.returncode != 0
+    assert "rank 1 lost its way" in output
+    assert float(job.wait_for_file("found.0")) == 3
+    assert float(job.wait_for_file("found.2")) == 1
+    job.assert_nothing_left()
+
+
+def test_the_runner_of_mpi4py_aborts_without_delay(start_job: StartJob) -> None:
+    began = time.monotonic()
+    job = start_job(3, "-m", "mpi4py", PROGRAM, "raises_while_others_wait", LINGER="1000")
+    output = job.end()
+    assert job.process.returncode != 0
+    assert "rank 1 lost its way" in output
+    assert time.monotonic() - began < 40
+    job.assert_nothing_left()
+
+
+def test_a_killed_rank_ends_the_job(start_job: StartJob) -> None:
+    job = start_job(3, PROGRAM, "killed")
+    job.end()
+    assert job.process.returncode != 0
+    job.assert_nothing_left()
+
+
+def test_a_dead_rank_is_not_waited_for(start_job: StartJob) -> None:
+    # Its launcher would end the others too, but for this option.
+    job = start_job(2, PROGRAM, "dies_alone", LINGER="1", PRTE_MCA_prte_recoverable="1")
+    job.end()
+    job.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_signals_to_a_rank_leave_nothing(start_job: StartJob, number: int) -> None:
+    job = start_job(2, PROGRAM, "terminated")
+    job.wait_for_file("found.0")
+    job.wait_for_file("found.1")
+    os.kill(job.told()[0][0], number)
+    job.end()
+    assert job.process.returncode != 0
+    job.assert_nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_signals_to_the_launcher_leave_nothing(start_job: StartJob, number: int) -> None:
+    job = start_job(2, PROGRAM, "terminated")
+    job.wait_for_file("found.0")
+    job.wait_for_file("found.1")
+    launcher = parent(job.told()[0][0])
+    os.kill(launcher, number)
+    job.end()
+    job.assert_nothing_left()
+
+
+def test_a_forked_child_does_no_mpi(start_job: StartJob) -> None:
+    job = start_job(2, PROGRAM, "forks")
+    job.succeed()
+    assert float(job.wait_for_file("found.0")) == 1
+    job.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("level", "number"), [("single", 0), ("funneled", 1), ("serialized", 2), ("multiple", 3)]
+)
+def test_every_thread_level_will_do(start_job: StartJob, level: str, number: int) -> None:
+    job = start_job(2, PROGRAM, "other_thread", THREAD_LEVEL=level)
+    output = job.succeed()
+    assert int(job.wait_for_file("found.0")) >= number
+    assert "stops serving" not in output
+    job.assert_nothing_left()
+
+
+def test_mpi_that_was_not_initialized_is_said_clearly(start_job: StartJob) -> None:
+    program = """
+import mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+from proxystore_hpc import Store
+try:
+    Store.from_mpi(MPI.COMM_WORLD)
+except ValueError as error:
+    assert "call MPI.Init() first" in str(error), error
+    print("said so")
+"""
+    assert "said so" in start_job(1, "-c", program).succeed()
