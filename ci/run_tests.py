@@ -98,7 +98,18 @@ def mpi_stage(tier: str, ranks: int, arguments: list[str]) -> Stage:
     # mpi4py's runner aborts the job when one rank fails, so that the others do not wait for it.
     command = [
         *("ci/mpirun", "-n", str(ranks), "ci/lib/quiet_ranks.sh", str(others)),
-        *(sys.executable, "-m", "mpi4py", "-m", "pytest", "-x", "-m", "mpi", "--with-mpi"),
+        *(
+            sys.executable,
+            "-m",
+            "mpi4py",
+            "-m",
+            "pytest",
+            "-x",
+            "-m",
+            "mpi",
+            "--with-mpi",
+            "--color=no",
+        ),
         *arguments,
     ]
     environment = {

@@ -4,9 +4,9 @@
     mpirun -n 4 python examples/gray_scott.py --hand-out tiles.proxies &
     python examples/outside_mpi.py tiles.proxies
 
-The simulation keeps pickled proxies of its latest tiles in a file of some hundred bytes. This program
-unpickles them and uses them as arrays: they are views of the ranks' own memory, read-only, nothing is
-copied, and the simulation neither waits nor takes part. It needs neither MPI nor UCX.
+The simulation keeps pickled proxies of its latest tiles in a file of some hundred bytes. This
+program unpickles them and uses them as arrays: they are views of the ranks' own memory, read-only,
+nothing is copied, and the simulation neither waits nor takes part. It needs neither MPI nor UCX.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def look(step: int, places: list[Any], proxies: list[Any], picture: bool) -> Non
     store.resolve(proxies)
     size = places[-1][0].stop
     v = np.empty((size, size))
-    for (rows, columns), tile in zip(places, proxies):
+    for (rows, columns), tile in zip(places, proxies, strict=True):
         v[rows, columns] = tile[1]
     doors = ", ".join(f"{n.operations} by {door}" for door, n in store.metrics.doors.items())
     print(f"step {step}: {len(proxies)} tiles, mean v {v.mean():.6f}, tiles so far: {doors}")

@@ -1,7 +1,7 @@
 """Pictures of a scalar field: a perceptual colour map, with relief.
 
-Colours are interpolated in OKLab (B. Ottosson, 2020), where equal steps look equal, and shaded as if
-the field were a landscape lit from the upper left.
+Colours are interpolated in OKLab (B. Ottosson, 2020), where equal steps look equal, and shaded as
+if the field were a landscape lit from the upper left.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 try:
     from PIL import Image
 except ImportError as error:
-    raise SystemExit(
+    raise ImportError(
         "this example draws with Pillow, which is not installed: "
         "pip install 'proxystore_hpc[examples]', or pip install pillow"
     ) from error

@@ -43,7 +43,7 @@ void bind_lease(py::module_& module) {
 
   py::class_<PyBlock>(module, "Block", py::buffer_protocol(),
                       "A block of the arena that is written in place, then published.")
-      .def_buffer([](PyBlock& self) { return describe(self.payload(), false); })
+      .def_buffer([](PyBlock& self) { return describe(self.payload(), self.published()); })
       .def(
           "publish",
           [](PyBlock& self, const py::object& prefix, std::int64_t ttl_ns, std::uint32_t flags) {

@@ -87,6 +87,7 @@ class Transfer {
     }
     status = settle(status, std::move(call));
     if (!status.ok()) return status;
+    if (reply.total != key.length || reply.generation != key.generation) return gone(key);
     if (received != into.size) return Status(Code::protocol, "fewer bytes came than were asked for");
     return reply;
   }
@@ -249,6 +250,10 @@ Status DoorRead::finish(Deadline deadline) {
 
 Status DoorRead::validate(Deadline deadline) {
   if (call_ != nullptr) {
+    WireReader in(call_->reply());
+    const FetchReply reply = FetchReply::decode(in);
+    if (!in.at_end()) return {Code::protocol, "a garbled answer to a fetch"};
+    if (reply.total != key_.length || reply.generation != key_.generation) return gone(key_);
     if (call_->received() != key_.length)
       return {Code::protocol, "fewer bytes came than " + key_.describe() + " has"};
     return {};
@@ -274,6 +279,34 @@ Status read_through_door(const std::shared_ptr<Link>& link, const fabric::DoorHa
   });
 }
 
+Status confirm_remotely(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
+                        const Key& key, Deadline deadline) {
+  if (!door) {
+    WireWriter request;
+    ref_of(key).encode(request);
+    auto answer = link->ask_socket(Kind::locate, request.bytes(), deadline);
+    if (!answer) return answer.status();
+    auto located = Key::parse(answer->body);
+    if (!located) return located.status();
+    const bool same = located->generation == key.generation && located->length == key.length;
+    return same ? Status() : gone(key);
+  }
+  Transfer transfer(link, door);
+  if (!transfer.open()) return lost_door(door);
+  if (!transfer.one_sided()) {
+    auto facts = transfer.fetch(key, 0, {}, deadline);
+    if (!facts) return facts.status();
+    return {};
+  }
+  auto block = link->region(door->name(), key.segment, key, deadline);
+  if (!block) return block.status();
+  auto header = transfer.read_header(block.value(), key.offset, deadline);
+  if (!header) return header.status();
+  const bool same = header.value()->is(key.object_id, key.generation) &&
+                    header.value()->length == key.length;
+  return same ? Status() : gone(key);
+}
+
 Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t offset,
                            Span into, Deadline deadline) {
   if (offset > key.length || into.size > key.length - offset) return outside(key);
@@ -289,7 +322,7 @@ Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, st
       facts = FetchReply::decode(in);
       if (!in.ok() || in.rest().size != length)
         return Status(Code::protocol, "a garbled answer to a fetch");
-      if (facts.generation != key.generation) return gone(key);
+      if (facts.generation != key.generation || facts.total != key.length) return gone(key);
       if (length > 0) std::memcpy(whole.data + done, in.rest().data, length);
       done += length;
     } while (done < whole.size);

@@ -46,6 +46,11 @@ class DoorRead {
 Status read_through_door(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
                          const Key& key, std::uint64_t offset, Span into, Deadline deadline);
 
+// Whether the object is there, in the length that its key says: asked before much memory is taken for
+// it. A null door stands for our own connection.
+Status confirm_remotely(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
+                        const Key& key, Deadline deadline);
+
 // The last resort: over our own connection, piece by piece.
 Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t offset,
                            Span into, Deadline deadline);

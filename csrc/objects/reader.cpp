@@ -14,6 +14,7 @@
 namespace pshpc::objects {
 namespace {
 
+constexpr std::uint64_t kConfirmFrom = 16u << 20;
 constexpr Nanoseconds kLongestPause = 60 * kSecond;
 // An owner that is stopped must not keep a reader from an error that it knows already.
 constexpr Nanoseconds kExplanationTime = kSecond;
@@ -207,6 +208,18 @@ Status Reader::no_way(const Link& link, const Key& key) const {
   return {Code::unavailable, why};
 }
 
+Status Reader::confirm(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t length,
+                       Deadline deadline) const {
+  if (length < kConfirmFrom) return {};
+  Status last = no_way(*link, key);
+  for (const Way& way : ways(*link)) {
+    last = way.name == kShmDoor ? confirm_in_segment(link, key, deadline)
+                                : confirm_remotely(link, way.door, key, deadline);
+    if (last.ok() || !try_next(last, *link)) break;
+  }
+  return last;
+}
+
 Expected<const char*> Reader::read_remote(const std::shared_ptr<Link>& link, const Key& key,
                                           std::uint64_t offset, Span into, Deadline deadline) {
   Status last = no_way(*link, key);
@@ -241,6 +254,8 @@ Expected<Lease> Reader::get_remote(const std::shared_ptr<Link>& link, const Key&
     if (lease && writable && !map_pages) return copied(lease.value());
     if (lease || !try_next(lease.status(), *link)) return lease;
   }
+  const Status confirmed = confirm(link, key, key.length, deadline);
+  if (!confirmed.ok()) return confirmed;
   auto buffer = buffer_for(key.length);
   if (!buffer) return buffer.status();
   Lease lease;
@@ -308,6 +323,7 @@ std::vector<Expected<Lease>> Reader::get_batch(const std::vector<Key>& keys,
     if (!opened) continue;
     const auto open_ways = ways(*opened.value());
     if (open_ways.empty() || !open_ways.front().door) continue;
+    if (!confirm(opened.value(), key, key.length, deadline).ok()) continue;
     auto buffer = buffer_for(key.length);
     if (!buffer) continue;
     auto read = std::make_unique<DoorRead>(opened.value(), open_ways.front().door, key,
@@ -368,6 +384,8 @@ Expected<Lease> Reader::get_range(const Key& asked, std::uint64_t offset, std::u
       }
       if (!try_next(whole.status(), *link)) return whole.status();
     }
+    const Status confirmed = confirm(link, key, length, deadline);
+    if (!confirmed.ok()) return confirmed;
     auto buffer = buffer_for(length);
     if (!buffer) return buffer.status();
     lease.memory = buffer.value()->span().slice(kHeaderSize, length);

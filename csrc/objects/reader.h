@@ -72,6 +72,10 @@ class Reader {
   void forget(const OwnerId& owner, const std::shared_ptr<Link>& link);
   std::vector<Way> ways(const Link& link) const;
   Status no_way(const Link& link, const Key& key) const;
+  // A key may have been garbled: before much memory is taken for `length` bytes, the owner's word
+  // counts for whether there are so many.
+  Status confirm(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t length,
+                 Deadline deadline) const;
   // Runs `action` with a link to the key's owner; once more with a new one if the owner was replaced or
   // the connection broke.
   Status with_link(const Key& key, Deadline deadline,

@@ -66,6 +66,17 @@ Expected<Lease> view_in_segment(const std::shared_ptr<Link>& link, const Key& ke
   return lease;
 }
 
+Status confirm_in_segment(const std::shared_ptr<Link>& link, const Key& key, Deadline deadline) {
+  auto segment = link->segment(key, false, deadline);
+  if (!segment) return segment.status();
+  if (!segment.value()->covers(key.offset, kHeaderSize))
+    return {Code::invalid, "the key points outside of its segment"};
+  const auto& header =
+      *reinterpret_cast<const ObjectHeader*>(segment.value()->data() + key.offset);
+  const bool same = header.is(key.object_id, key.generation) && header.length == key.length;
+  return same ? Status() : gone(key);
+}
+
 Status read_live_memory(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t offset,
                         Span into, Deadline deadline) {
   auto segment = link->segment(key, false, deadline);

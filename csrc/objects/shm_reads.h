@@ -17,6 +17,9 @@ inline constexpr std::uint64_t kCopyOnWriteFrom = 64 * 1024;
 Expected<Lease> view_in_segment(const std::shared_ptr<Link>& link, const Key& key, bool writable,
                                 Deadline deadline);
 
+// Whether the object is there, in the length that its key says.
+Status confirm_in_segment(const std::shared_ptr<Link>& link, const Key& key, Deadline deadline);
+
 // Bytes [offset, ...) of a live object's payload, read from its owner's memory between two looks at
 // its sequence. Code::changed when it kept changing until the deadline.
 Status read_live_memory(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t offset,

@@ -58,14 +58,13 @@ class FakeDoor : public fabric::Door, public std::enable_shared_from_this<FakeDo
     Bytes header;
     Bytes payload;
     Span into;
-    fabric::Operation* sent;
   };
 
   explicit FakeDoor(bool one_sided) : one_sided_(one_sided) {}
   void post(std::function<void()> job);
   void flush();
   Span span_of(std::uint32_t region);
-  void receive(std::uint64_t token, Bytes header, Bytes payload, fabric::Operation* sent);
+  void receive(std::uint64_t token, Bytes header, Bytes payload);
   void land(Landing landing);
   void tell_lost(const std::shared_ptr<FakeChannel>& channel);
 

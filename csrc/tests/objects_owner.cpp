@@ -145,7 +145,8 @@ TEST(owner_a_writer_that_leaves_loses_what_it_had_reserved) {
   CHECK_EQ(state_of(*owner, key.value()), Code::ok);
   CHECK(!owner->publish(lost->object_id, {}, false, 5).ok());
   CHECK_EQ(owner->stats().objects, 1u);
-  CHECK(put(*owner, Bytes(600'000)).ok());
+  CHECK(put(*owner, Bytes(300'000)).ok());
+  CHECK(put(*owner, Bytes(300'000)).ok());
   CHECK_EQ(owner->reserve(10, 5).status().code(), Code::closed);
 }
 

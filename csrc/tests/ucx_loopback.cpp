@@ -3,7 +3,6 @@
 #include <cstring>
 #include <thread>
 
-#include "fabric/ucx/inspect.h"
 #include "tests/check.h"
 #include "tests/ucx_node.h"
 
@@ -13,16 +12,10 @@ using fabric::ucx::Options;
 
 namespace {
 
-// UCX 1.20 takes the bytes of a loopback device address for an IP address and finds no route to it.
-bool tcp_over_loopback() {
-  const auto version = fabric::ucx::version();
-  return !(version.major == 1 && version.minor == 20);
-}
-
 std::vector<Options> transports() {
   std::vector<Options> all;
   for (const char* tls : {"posix,cma,self", "posix,self", "tcp,self"}) {
-    if (std::strcmp(tls, "tcp,self") == 0 && !tcp_over_loopback()) continue;
+    if (std::strcmp(tls, "tcp,self") == 0 && !UcxNode::tcp_over_loopback()) continue;
     Options options;
     options.tls = tls;
     all.push_back(options);
@@ -38,6 +31,9 @@ struct Pair {
     const Bytes from_right = right.hello();
     REQUIRE(left.join(from_right).ok());
     REQUIRE(right.join(from_left).ok());
+    // A forced close in the middle of UCX's own handshake aborts the peer in UCX 1.13.
+    std::string answer;
+    REQUIRE(left.echo("hello", &answer).ok());
   }
   UcxNode left, right;
 };

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/wire.h"
+#include "fabric/ucx/inspect.h"
 
 namespace pshpc::test {
 
@@ -16,6 +17,11 @@ using fabric::Operation;
 
 std::uint8_t pattern(std::uint64_t at) {
   return static_cast<std::uint8_t>((at * 2654435761u) >> 13 ^ at >> 20);
+}
+
+bool UcxNode::tcp_over_loopback() {
+  const auto version = fabric::ucx::version();
+  return !(version.major == 1 && version.minor == 20);
 }
 
 UcxNode::UcxNode(const fabric::ucx::Options& options, std::size_t memory) : progress_({}) {

@@ -28,6 +28,9 @@ class UcxNode final : public fabric::Receiver {
   explicit UcxNode(const fabric::ucx::Options& options, std::size_t memory = kDefaultMemory);
   ~UcxNode() override;
 
+  // UCX 1.20 takes the bytes of a loopback device's address for an IP address and finds no route.
+  static bool tcp_over_loopback();
+
   // "", or why there is no such door here.
   const std::string& failure() const { return failure_; }
   fabric::ucx::UcxDoor& door() { return *door_; }
@@ -127,6 +130,8 @@ class UcxPeer {
   // Passes the parent's hello on and waits until the peer is connected.
   bool join(const Bytes& hello);
   void kill(int signal);
+  // Returns when it has stopped.
+  void stop();
   // After SIGKILL: takes the zombie away.
   void reap();
   // Has the peer fork a child that lives on, and kills the peer itself.

@@ -133,6 +133,11 @@ bool UcxPeer::join(const Bytes& hello) {
 
 void UcxPeer::kill(int signal) { ::kill(pid_, signal); }
 
+void UcxPeer::stop() {
+  kill(SIGSTOP);
+  ::waitpid(pid_, nullptr, WUNTRACED);
+}
+
 void UcxPeer::reap() { ::waitpid(std::exchange(pid_, -1), nullptr, 0); }
 
 void UcxPeer::leave_a_child() {

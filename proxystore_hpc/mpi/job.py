@@ -63,7 +63,7 @@ class MpiJob:
         self._linger = linger
         self._left = False
         self._request: MPI.Request | None = None
-        self._peers: Peers | None = None
+        self._peers = Peers(addresses)
         _endings.add(self)
 
     def address_of(self, rank: int) -> bytes:
@@ -90,10 +90,6 @@ class MpiJob:
         if store is not None:
             store.close()
         self._left = True
-
-    def watch_peers(self) -> None:
-        """From now on `overdue` looks whether the others live."""
-        self._peers = Peers(self._addresses)
 
     def advance(self) -> bool:
         """Whether all ranks have left; then nothing remains. Called where MPI may be used."""
@@ -122,7 +118,7 @@ class MpiJob:
         """
         deadline = since + self._linger
         if patient:
-            ended = None if self._peers is None else self._peers.one_ended()
+            ended = self._peers.one_ended()
             if ended is None:
                 return False
             # Those who are through with the barrier end too, and then so are we in a moment.
@@ -211,8 +207,6 @@ class _Endings:
         self.settle()
         if not self._jobs or not self._usable() or _will_abort():
             return
-        for job in self._jobs:
-            job.watch_peers()
         patient = not _ends_by_error()
         since = time.monotonic()
         pause = _POLL_FIRST_S

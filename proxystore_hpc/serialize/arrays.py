@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from math import prod
 from pickle import PickleBuffer
@@ -17,6 +16,7 @@ _KNOWN = 1024
 
 _texts: dict[Any, bytes] = {}
 _dtypes: dict[bytes, Any] = {}
+_numpy: Any = None
 
 
 def numpy() -> Any:
@@ -25,15 +25,17 @@ def numpy() -> Any:
     Raises:
         SerializationError: It is not installed.
     """
-    module = sys.modules.get("numpy")
-    if module is None:
+    global _numpy
+    if _numpy is None:
+        # Not from sys.modules: another thread may be in the middle of importing it.
         try:
             import numpy as module
         except ImportError as error:
             raise SerializationError(
                 "the object is a NumPy array and NumPy is not installed: pip install numpy"
             ) from error
-    return module
+        _numpy = module
+    return _numpy
 
 
 def is_ndarray(cls: type[Any]) -> bool:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from proxystore_hpc.exceptions import InvalidArgumentError, SerializationError
 from proxystore_hpc.key import Key
 from proxystore_hpc.serialize import Layout, plan_array
 
@@ -20,8 +21,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ALONE = 3
-"""References to an array's base when nothing else views it: the array, a local name, the call."""
+
+class _Alone:
+    """Stands for an array whose base nothing else refers to."""
+
+    def __init__(self) -> None:
+        self.base = object()
+
+
+def _references(array: Any) -> int:
+    base = array.base
+    return sys.getrefcount(base)
+
+
+_ALONE = _references(_Alone())
+"""References to an array's base when nothing else views it. Interpreters count local names, and the
+arguments of a call, differently."""
 
 
 class FreshArrays:
@@ -42,14 +57,18 @@ class FreshArrays:
         """An array of the given shape over a new block."""
         import numpy as np
 
-        layout = plan_array(dtype, shape, order)
+        try:
+            layout = plan_array(dtype, shape, order)
+        except SerializationError as error:
+            raise InvalidArgumentError(str(error)) from error
         block = self._instance.allocate(layout.nbytes)
         dtype = np.dtype(dtype)
         nbytes = layout.nbytes - layout.data_offset if layout.data_offset >= 0 else 0
-        # The buffer export, which keeps the block, hangs on this array; the one returned and all
-        # views of it hang on this one, so its references tell whether there are views.
+        # The block hangs on this array; the one returned and all views of it hang on this one, so
+        # its references tell whether there are views. Not np.frombuffer(): its memoryview would
+        # stay writable, and with it every array, after the block is published.
         buffer: Any = block
-        whole = np.frombuffer(buffer, "u1", count=nbytes, offset=max(layout.data_offset, 0))
+        whole = np.ndarray(nbytes, "u1", buffer=buffer, offset=max(layout.data_offset, 0))
         array: NDArray[np.generic] = np.ndarray(
             shape, dtype, buffer=whole, order="F" if order == "F" else "C"
         )
@@ -82,8 +101,7 @@ class FreshArrays:
             with self._lock:
                 self._blocks.pop(address, None)
             return None
-        base = array.base
-        if base is None or sys.getrefcount(base) > _ALONE:
+        if array.base is None or _references(array) > _ALONE:
             self._say_copied()
             return None
         prefix = layout.segments()[0][1]
@@ -91,7 +109,7 @@ class FreshArrays:
             if block.published:
                 return None
             array.flags.writeable = False
-            base.flags.writeable = False
+            array.base.flags.writeable = False
             key = Key(block.publish(prefix, ttl_ns, flags))
             self._blocks[address] = (reference, data_offset, key)
         return key

@@ -131,6 +131,7 @@ class Writing(Reading):
 
         Raises:
             StoreFullError: The capacity is reached.
+            InvalidArgumentError: There is no array of this shape, or it would hold Python objects.
         """
         self._check_open()
         return self._fresh.empty(shape, dtype, order)

@@ -69,10 +69,12 @@ def test_a_killed_rank_ends_the_job(start_job: StartJob) -> None:
     job.assert_nothing_left()
 
 
-def test_a_dead_rank_is_not_waited_for(start_job: StartJob) -> None:
-    # Its launcher would end the others too, but for this option.
-    job = start_job(2, PROGRAM, "dies_alone", LINGER="1", PRTE_MCA_prte_recoverable="1")
-    job.end()
+def test_a_rank_that_is_seen_to_be_dead_is_not_waited_for(start_job: StartJob) -> None:
+    job = start_job(2, PROGRAM, "stops_serving", LINGER="0.5")
+    output = job.succeed()
+    # Rank 0 is through before rank 1 comes to its end.
+    assert float(job.wait_for_file("end.0")) < float(job.wait_for_file("end.1")) - 1
+    assert "the store 'ends' stops serving although not all ranks have closed it" in output
     job.assert_nothing_left()
 
 

@@ -260,6 +260,7 @@ void UcxChannel::close() {
   worker_->inbox().detach(local_token_);
   endpoint_.close_locked();
   guard.abandon_sends(local_token_, ended_);
+  if (!uses_rdma(lanes_)) worker_->inbox().abandon_landings(*this, ended_);
   unsent.swap(unsent_);
   ready.swap(ready_);
   self.swap(self_);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <initializer_list>
 #include <system_error>
 
 #include "base/log.h"
@@ -37,6 +38,14 @@ bool uses_loopback_only(const Options& options) {
          !in_environment("UCX_NET_DEVICES");
 }
 
+// Older versions warn of settings for transports that are not in use.
+bool may_use(const Options& options, std::initializer_list<const char*> transports) {
+  if (options.tls.empty() || options.tls == "all") return true;
+  return std::any_of(transports.begin(), transports.end(), [&options](const char* transport) {
+    return ("," + options.tls + ",").find("," + std::string(transport) + ",") != std::string::npos;
+  });
+}
+
 Settings wanted(const Options& options) {
   Settings settings;
   if (!options.tls.empty())
@@ -50,17 +59,21 @@ Settings wanted(const Options& options) {
   if (options.error_handling) {
     // Without these two, endpoints that notice dead peers lose shared memory and CMA. "MM" covers
     // posix and sysv, by a name that all versions know.
-    settings.emplace_back("MM_ERROR_HANDLING", "y");
-    if (version().at_least(1, 15)) settings.emplace_back("CMA_MEMORY_INVALIDATE", "y");
+    if (may_use(options, {"posix", "sysv", "mm", "shm", "sm"}))
+      settings.emplace_back("MM_ERROR_HANDLING", "y");
+    if (may_use(options, {"cma", "shm", "sm"}) && version().at_least(1, 15))
+      settings.emplace_back("CMA_MEMORY_INVALIDATE", "y");
     settings.emplace_back("KEEPALIVE_INTERVAL", seconds(options.keepalive));
   }
-  if (rdma_devices().empty() || uses_loopback_only(options)) {
-    // Without RDMA a large message goes fastest in pieces that both sides copy at the same time:
-    // faster than process_vm_readv, whose cost is in finding the pages, and than small packets.
-    settings.emplace_back("RNDV_SCHEME", "am");
+  // Packets of 8 KiB cost more than the bytes in them. Always, since both ends must agree.
+  if (may_use(options, {"tcp"})) {
     settings.emplace_back("TCP_TX_SEG_SIZE", "512K");
     settings.emplace_back("TCP_RX_SEG_SIZE", "512K");
   }
+  // Without RDMA a large message goes fastest in pieces that both sides copy at the same time:
+  // process_vm_readv spends as long on finding the pages as on copying them.
+  if (rdma_devices().empty() || uses_loopback_only(options))
+    settings.emplace_back("RNDV_SCHEME", "am");
   settings.insert(settings.end(), options.tuning.begin(), options.tuning.end());
   return settings;
 }

@@ -94,6 +94,7 @@ void Inbox::recycle(std::list<Arrival>& batch) {
     arrival.data = nullptr;
     arrival.size = 0;
     arrival.rendezvous = false;
+    arrival.abandoned = false;
     arrival.into = {};
     arrival.status = {};
     arrival.job = nullptr;
@@ -104,6 +105,21 @@ void Inbox::recycle(std::list<Arrival>& batch) {
 void Inbox::discard(Arrival& arrival) {
   if (arrival.data != nullptr) ucp_am_data_release(worker_.handle(), arrival.data);
   arrival.data = nullptr;
+}
+
+void Inbox::abandon_landings(const Channel& channel, const Status& why) {
+  for (Arrival& arrival : landing_) {
+    if (arrival.channel.get() != &channel) continue;
+    std::list<Arrival> node = blank();
+    Arrival& ended = node.front();
+    ended.what = Arrival::What::landed;
+    ended.channel = std::move(arrival.channel);
+    ended.header.swap(arrival.header);
+    ended.into = arrival.into;
+    ended.status = why;
+    news_.splice(news_.end(), node);
+    arrival.abandoned = true;
+  }
 }
 
 void Inbox::drop_all() {
@@ -268,8 +284,14 @@ void Inbox::accept(std::list<Arrival>& batch, std::list<Arrival>::iterator at) {
 void Inbox::on_landed(void* request, ucs_status_t status, std::size_t, void* user_data) {
   Arrival& arrival = *static_cast<Arrival*>(user_data);
   if (request != nullptr) ucp_request_free(request);
-  if (status != UCS_OK) arrival.status = to_status(status, "receiving a payload over ucx");
   Inbox& inbox = *arrival.inbox;
+  if (arrival.abandoned) {
+    std::list<Arrival> node;
+    node.splice(node.end(), inbox.landing_, arrival.self);
+    inbox.recycle(node);
+    return;
+  }
+  if (status != UCS_OK) arrival.status = to_status(status, "receiving a payload over ucx");
   inbox.news_.splice(inbox.news_.end(), inbox.landing_, arrival.self);
 }
 

@@ -47,6 +47,7 @@ struct Arrival {
   void* data = nullptr;    // UCX's: a longer eager payload, or the rendezvous to accept
   std::size_t size = 0;
   bool rendezvous = false;
+  bool abandoned = false;  // only its callback is still to come
   Span into;
   Status status;
   std::function<void()> job;
@@ -82,6 +83,9 @@ class Inbox {
   // Runs `job` in turn, outside the lock.
   void later(std::function<void()> job);
   bool has_news() const { return !news_.empty(); }
+  // After the endpoint of a channel was closed by force: what was landing ends now. For transports
+  // that bring a payload in pieces, which UCX then drops; others wait for UCX.
+  void abandon_landings(const Channel& channel, const Status& why);
   bool is_quiet() const { return news_.empty() && landing_.empty(); }
   std::vector<std::shared_ptr<Channel>> open_channels() const;
   void take_news(std::list<Arrival>& batch) { batch.splice(batch.end(), news_); }

@@ -35,6 +35,24 @@ bool parse_resource(const std::string& text, Lane* lane) {
   return !lane->transport.empty();
 }
 
+// By hardware or kernel, memory that was only registered. Not tcp, whose reads are answered by the
+// peer, nor posix and sysv, which map only what UCX itself allocated.
+constexpr std::array<const char*, 6> kCards = {"rc_", "dc_", "ud_", "gga_", "srd", "ugni_"};
+constexpr std::array<const char*, 3> kKernels = {"cma", "knem", "xpmem"};
+constexpr std::array<const char*, 2> kQueues = {"posix", "sysv"};
+
+template <std::size_t N>
+bool is_one_of(const Lane& lane, const std::array<const char*, N>& names) {
+  return std::any_of(names.begin(), names.end(),
+                     [&lane](const char* name) { return starts_with(lane.transport, name); });
+}
+
+template <class Test>
+bool any_used(const std::vector<Lane>& lanes, Test test) {
+  return std::any_of(lanes.begin(), lanes.end(),
+                     [&test](const Lane& lane) { return !lane.roles.empty() && test(lane); });
+}
+
 }  // namespace
 
 std::vector<Lane> parse_lanes(const std::string& printed) {
@@ -65,28 +83,25 @@ std::vector<Lane> parse_lanes(const std::string& printed) {
 }
 
 bool reads_one_sided(const std::vector<Lane>& lanes, bool bandwidth_lanes_count) {
-  // Transports whose hardware or kernel reads memory that was only registered. Not tcp (its reads
-  // are answered by the peer) nor posix and sysv (they map only what UCX itself allocated).
-  static constexpr std::array<const char*, 8> kNative = {"cma",  "knem",  "xpmem", "rc_",
-                                                         "dc_",  "gga_",  "srd",   "ugni_rdma"};
-  return std::any_of(lanes.begin(), lanes.end(), [&](const Lane& lane) {
-    const bool used = has_role(lane, "rma") || (bandwidth_lanes_count && has_role(lane, "rma_bw"));
-    return used && std::any_of(kNative.begin(), kNative.end(), [&](const char* native) {
-             return starts_with(lane.transport, native);
-           });
+  return any_used(lanes, [bandwidth_lanes_count](const Lane& lane) {
+    const bool reads = has_role(lane, "rma") || (bandwidth_lanes_count && has_role(lane, "rma_bw"));
+    // Datagrams without connection carry no reads.
+    const bool can = is_one_of(lane, kCards) && !starts_with(lane.transport, "ud_");
+    return reads && (can || is_one_of(lane, kKernels));
   });
 }
 
 bool reads_by_kernel(const std::vector<Lane>& lanes) {
-  return std::any_of(lanes.begin(), lanes.end(), [](const Lane& lane) {
-    return !lane.roles.empty() && (lane.transport == "cma" || lane.transport == "knem");
-  });
+  return any_used(lanes, [](const Lane& lane) { return is_one_of(lane, kKernels); });
+}
+
+bool uses_rdma(const std::vector<Lane>& lanes) {
+  return any_used(lanes, [](const Lane& lane) { return is_one_of(lane, kCards); });
 }
 
 bool shares_memory(const std::vector<Lane>& lanes) {
-  return std::any_of(lanes.begin(), lanes.end(), [](const Lane& lane) {
-    return lane.transport == "posix" || lane.transport == "sysv" || lane.transport == "xpmem" ||
-           lane.transport == "cma" || lane.transport == "knem";
+  return any_used(lanes, [](const Lane& lane) {
+    return is_one_of(lane, kQueues) || is_one_of(lane, kKernels);
   });
 }
 

@@ -22,6 +22,9 @@ bool reads_one_sided(const std::vector<Lane>& lanes, bool bandwidth_lanes_count)
 // The reads are done by the kernel of this node, page by page.
 bool reads_by_kernel(const std::vector<Lane>& lanes);
 
+// A network card reads or writes memory by itself.
+bool uses_rdma(const std::vector<Lane>& lanes);
+
 // Two processes of one node, by shared memory.
 bool shares_memory(const std::vector<Lane>& lanes);
 

@@ -23,7 +23,7 @@ def test_arrays_as_asked_for(store, dtype, order):
     assert (array.dtype, array.shape, array.strides) == (dtype, expected.shape, expected.strides)
     assert array.flags.writeable
     array[...] = np.zeros(1, dtype)[0]
-    array.view("u1").ravel(order="K")[:7] = 9
+    array[3:7, 5] = np.ones(1, dtype)[0]
     before = array.copy(order)
     key = store.put(array)
     assert data.difference(store.get(key), before) is None
