@@ -28,10 +28,7 @@ def buildable_parts() -> list[str]:
     wanted = [p for p in os.environ.get("PROXYSTORE_HPC_ONLY", "").split(",") if p]
     parts = []
     for part in wanted or sources.EXTENSIONS:
-        entry_point = "csrc/proxy" if part == "proxy" else f"csrc/bindings/{part}"
-        if not any(str(path).startswith(entry_point) for path in sources.of_extension(part)):
-            print(f"proxystore_hpc._{part} is not built: no sources {entry_point}*", flush=True)
-        elif part == "ucx" and ucx_sdk.find() is None:
+        if part == "ucx" and ucx_sdk.find() is None:
             print(f"proxystore_hpc._ucx is not built: {ucx_sdk.why_not()}", flush=True)
         else:
             parts.append(part)

@@ -31,7 +31,7 @@ import traceback
 from collections import deque
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mpi4py import MPI
@@ -39,6 +39,7 @@ from reaction import PATTERNS, Array, Borders, Kernel, Tile, pattern_list
 from reporting import Progress, Tally, megabytes
 
 from proxystore_hpc import Store
+from proxystore_hpc.key import Key
 from proxystore_hpc.proxy import Proxy, get_factory
 
 OUTPUT = 1
@@ -49,11 +50,11 @@ WAITING = "waiting for the analysis"
 
 
 def main() -> int:
-    world = MPI.COMM_WORLD
+    world: MPI.Intracomm = MPI.COMM_WORLD
     options = parse_arguments(world)
     analyses = world.rank == 0
     simulates = world.size == 1 or not analyses
-    simulating = world.Split(0 if simulates else MPI.UNDEFINED, key=world.rank)
+    simulating: Any = world.Split(0 if simulates else MPI.UNDEFINED, key=world.rank)
     with Store.from_mpi(world, name="gray-scott", capacity=options.capacity) as store:
         tally = Tally()
         analysis = Analysis(options, store, tally, world) if analyses else None
@@ -65,7 +66,7 @@ def main() -> int:
             analysis.follow()
         tally.seconds = time.perf_counter() - began
         tallies = world.gather(tally, root=0)
-        if analysis is not None:
+        if analysis is not None and tallies is not None:
             analysis.finish()
             print(closing_table(options, tallies, store, analysis), flush=True)
     return 0
@@ -121,8 +122,8 @@ def objection(options: argparse.Namespace, ranks: int) -> str | None:
     least = 2 * max(rows, columns)
     if options.size < least:
         return (
-            f"--size {options.size}: the simulating ranks make {rows} x {columns} tiles, and a tile "
-            f"needs 2 x 2 cells at least: take {least} or more"
+            f"--size {options.size}: the simulating ranks make {rows} x {columns} tiles, and a "
+            f"tile needs 2 x 2 cells at least: take {least} or more"
         )
     for name, value in (("--feed", options.feed), ("--kill", options.kill)):
         if value is not None and not 0 <= value <= 0.1:
@@ -148,12 +149,12 @@ def simulate(
     tile = Tile.of(options.size, parts, grid.coords)
     borders = Borders(grid, tile.shape)
     kernel = Kernel(options.feed, options.kill, tile.shape)
-    handed: deque[Any] = deque()
+    handed: deque[Key] = deque()
     messages: list[MPI.Request] = []
 
     def fresh() -> Array:
         with tally.of("empty"):
-            return store.empty((2, *tile.shape))
+            return cast(Array, store.empty((2, *tile.shape)))
 
     now, new = fresh(), fresh()
     tile.begin(now, options.size, options.seed)
@@ -170,19 +171,25 @@ def simulate(
                 wait_for_analysis(store, handed)
             with tally.of("proxy"):
                 proxy = store.proxy(now)
-            handed.append(get_factory(proxy).key)
+            handed.append(key_of(proxy))
             tally.objects += 1
             tally.nbytes += now.nbytes
             if analysis is not None:
                 analysis.frame(step, [tile], [pickle.loads(pickle.dumps(proxy))])
             else:
+                messages = [message for message in messages if not message.Test()]
                 messages.append(world.isend((step, tile, proxy), dest=0, tag=OUTPUT))
     MPI.Request.Waitall(messages)
     borders.free()
     grid.Free()
 
 
-def wait_for_analysis(store: Store, handed: deque[Any]) -> None:
+def key_of(proxy: Proxy[Array]) -> Key:
+    factory: Any = get_factory(proxy)
+    return cast(Key, factory.key)
+
+
+def wait_for_analysis(store: Store, handed: deque[Key]) -> None:
     """Lets the analysis catch up, so that tiles which it has not seen do not fill the memory."""
     while len(handed) >= MOST_UNSEEN:
         if store.exists(handed[0]):
@@ -231,7 +238,7 @@ class Analysis:
                 raise RuntimeError(f"a tile of step {step} has the shape {proxy.shape}")
             self._field[tile.rows, tile.columns] = proxy[1]
         self._write(step, tiles, proxies)
-        keys = [get_factory(proxy).key for proxy in proxies]
+        keys = [key_of(proxy) for proxy in proxies]
         if self._options.hand_out:
             # Who reads the file needs some time to resolve what it names: until the next frame.
             hand_out(self._options.hand_out, step, tiles, proxies)

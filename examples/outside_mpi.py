@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from proxystore_hpc.exceptions import ObjectMissingError, OwnerGoneError
+from proxystore_hpc.exceptions import ObjectEvictedError, ObjectMissingError, OwnerGoneError
 from proxystore_hpc.store import get_store
 
 INK = " .:-=+*#%@"
@@ -56,7 +56,7 @@ def main() -> int:
         except OwnerGoneError as gone:
             print(f"the simulation has ended before its time: {gone}", file=sys.stderr)
             return 1
-        except ObjectMissingError:
+        except (ObjectEvictedError, ObjectMissingError):
             pass  # it went on between our reading of the file and of the tiles: read it again
         time.sleep(0.02)
     return 0 if shown else 1
@@ -64,7 +64,7 @@ def main() -> int:
 
 def look(step: int, places: list[Any], proxies: list[Any], picture: bool) -> None:
     """Prints what the tiles of one step hold, and the door through which they came."""
-    store = get_store(proxies[0])
+    store: Any = get_store(proxies[0])
     store.resolve(proxies)
     size = places[-1][0].stop
     v = np.empty((size, size))

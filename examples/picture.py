@@ -51,7 +51,8 @@ def to_oklab(colours: str) -> NDArray[np.float64]:
     """Colours such as "#0b1026 #ffffff" as rows of lightness, green-red and blue-yellow."""
     srgb = np.array([list(bytes.fromhex(colour[1:])) for colour in colours.split()]) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    return np.cbrt(linear @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T
+    lab: NDArray[np.float64] = np.cbrt(linear @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T
+    return lab
 
 
 def to_srgb(lab: NDArray[np.float64]) -> NDArray[np.uint8]:

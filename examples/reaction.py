@@ -45,11 +45,10 @@ class Tile:
     @classmethod
     def of(cls, size: int, parts: list[int], coordinates: list[int]) -> Tile:
         """The tile at some coordinates. Tiles differ by one row or column where they must."""
+        (rows, columns), (row, column) = parts, coordinates
         return cls(
-            *(
-                slice(size * i // n, size * (i + 1) // n)
-                for n, i in zip(parts, coordinates, strict=True)
-            )
+            slice(size * row // rows, size * (row + 1) // rows),
+            slice(size * column // columns, size * (column + 1) // columns),
         )
 
     @property
@@ -61,20 +60,19 @@ class Tile:
 
         What a cell gets depends on its place and the seed alone, not on the tiles.
         """
-        for row, line in zip(
-            range(self.rows.start, self.rows.stop), now.swapaxes(0, 1), strict=True
-        ):
-            noise = np.random.default_rng([seed, row]).random((2, size))[:, self.columns]
-            line[0], line[1] = 1 - 0.02 * noise[0], 0.02 * noise[1]
+        for row in range(self.shape[0]):
+            random = np.random.default_rng([seed, self.rows.start + row])
+            noise = random.random((2, size))[:, self.columns]
+            now[0, row], now[1, row] = 1 - 0.02 * noise[0], 0.02 * noise[1]
         random = np.random.default_rng(seed)
         for _ in range(max(1, (size // SEED_SPACING) ** 2)):
             top, left = random.integers(0, size, 2)
             height, width = random.integers(min(6, size), min(14, size + 1), 2)
-            rows = inside(self.rows, top, height, size)
-            columns = inside(self.columns, left, width, size)
-            for value, plane in zip((0.5, 0.25), now, strict=True):
-                noise = np.random.default_rng([seed, top, left]).random()
-                plane[np.ix_(rows, columns)] = value * (0.95 + 0.1 * noise)
+            square = np.ix_(
+                inside(self.rows, top, height, size), inside(self.columns, left, width, size)
+            )
+            strength = random.uniform(0.95, 1.05)
+            now[0][square], now[1][square] = 0.5 * strength, 0.25 * strength
 
 
 def inside(part: slice, start: int, length: int, size: int) -> NDArray[np.intp]:
@@ -110,7 +108,8 @@ class Borders:
 
     def send(self, now: Array) -> None:
         """Sends the tile's own outermost cells."""
-        for side, cells in zip(self._sides, (now[:, 0], now[:, -1], now[:, :, 0], now[:, :, -1])):
+        outermost = (now[:, 0], now[:, -1], now[:, :, 0], now[:, :, -1])
+        for side, cells in zip(self._sides, outermost, strict=True):
             side[...] = cells
         MPI.Prequest.Startall(self._requests)
 

@@ -41,7 +41,7 @@ class Progress:
         if self._stream is None and sys.stdout.isatty():
             # A launcher joins ranks to pipes and pseudo-terminals: look for the real one.
             with suppress(OSError):
-                self._stream = Path("/dev/tty").open("w")
+                self._stream = Path("/dev/tty").open("w")  # noqa: SIM115 (closed below)
 
     def show(self, step: int) -> None:
         if self._stream is None:
@@ -57,6 +57,9 @@ class Progress:
         if self._stream is not None:
             self._stream.write("\n")
             self._stream.flush()
+            if self._stream is not sys.stderr:
+                self._stream.close()
+            self._stream = None
 
 
 def megabytes(nbytes: int) -> str:

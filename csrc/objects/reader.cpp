@@ -87,10 +87,9 @@ Status Reader::with_link(const Key& key, Deadline deadline,
                          const std::function<Status(const std::shared_ptr<Link>&)>& action) {
   for (int attempt = 0;; ++attempt) {
     auto opened = link(key.owner, &key, deadline);
-    if (!opened) return opened.status();
-    const Status status = action(opened.value());
-    if (status.code() != Code::peer_lost || opened.value()->alive()) return status;
-    forget(key.owner.owner, opened.value());
+    const Status status = opened ? action(opened.value()) : opened.status();
+    if (status.code() != Code::peer_lost || (opened && opened.value()->alive())) return status;
+    if (opened) forget(key.owner.owner, opened.value());
     // A second break in a row is the owner's death rather than a hiccup of the connection.
     if (attempt > 0) return {Code::owner_gone, status.message()};
   }

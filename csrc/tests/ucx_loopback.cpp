@@ -14,7 +14,7 @@ namespace {
 
 std::vector<Options> transports() {
   std::vector<Options> all;
-  for (const char* tls : {"posix,cma,self", "posix,self", "tcp,self"}) {
+  for (const char* tls : {kSharedMemory, "posix,self", "tcp,self"}) {
     if (std::strcmp(tls, "tcp,self") == 0 && !UcxNode::tcp_over_loopback()) continue;
     Options options;
     options.tls = tls;
@@ -83,6 +83,7 @@ TEST(ucx_payloads_of_every_size_arrive_both_ways) {
     for (const std::size_t size : kSizes) {
       const Bytes from(size, static_cast<std::uint8_t>(size + 1));
       CHECK(pair.left.push(8, from).ok());
+      CHECK(pair.right.await_landed());
       CHECK(size == 0 || std::memcmp(pair.right.memory().data + 8, from.data(), size) == 0);
     }
   }
@@ -196,7 +197,7 @@ TEST(ucx_threads_share_a_door) {
 
 TEST(ucx_spans_outside_of_a_region_are_refused) {
   Options options;
-  options.tls = "posix,cma,self";
+  options.tls = kSharedMemory;
   Pair pair(options);
   Bytes bytes(100);
   const std::uint64_t end = UcxNode::kDefaultMemory;

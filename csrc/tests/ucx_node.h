@@ -18,6 +18,13 @@
 
 namespace pshpc::test {
 
+// TSan's idea of process_vm_readv touches the other process' addresses in this one.
+#if defined(__SANITIZE_THREAD__)
+inline constexpr const char* kSharedMemory = "posix,self";
+#else
+inline constexpr const char* kSharedMemory = "posix,cma,self";
+#endif
+
 // What byte `at` of a node's exposed memory holds at first.
 std::uint8_t pattern(std::uint64_t at);
 

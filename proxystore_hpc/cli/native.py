@@ -87,7 +87,11 @@ def find_ucx() -> Ucx:
         has_verbs=runtime.has_verbs,
     )
     try:
-        rows = import_ucx_module().transports()
+        module = import_ucx_module()
+    except DoorUnavailableError:
+        return found
+    try:
+        rows = module.transports()
     except ProxyStoreHpcError as error:
         found.trouble = str(error)
         return found

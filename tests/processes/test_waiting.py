@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 
 import numpy as np
@@ -105,8 +106,7 @@ def test_the_owner_closes_while_waited_for(owner, reader):
 
 
 def test_a_proxy_of_an_object_to_come(owner, reader):
-    proxy = owner(
-        lambda here: here.store.proxy_from_key(setattr(here, "key", here.store.new_key()) or here.key)
-    )
-    owner(lambda here: here.store.set(here.key, [1, 2, 3]))
-    assert reader(lambda here: len(proxy)) == 3
+    key = new_key(owner)
+    packed = owner(lambda here: pickle.dumps(here.store.proxy_from_key(key)))
+    owner(lambda here: here.store.set(key, [1, 2, 3]))
+    assert reader(lambda here: len(pickle.loads(packed))) == 3
