@@ -431,9 +431,11 @@ def compare_checkouts(a: Path, b: Path, rounds: int, command: Sequence[str]) -> 
                         figures[which].setdefault(row["name"], []).append(row["median_s"])
             print(f"round {round_ + 1} of {rounds}", file=sys.stderr, flush=True)
     print(f"{'':40}{'A':>12}{'B':>12}{'B / A':>9}   each round")
-    for name in figures["a"].keys() & figures["b"].keys():
-        mine, theirs = figures["a"][name], figures["b"][name]
-        pairs = [y / x for x, y in zip(mine, theirs, strict=True)]
+    for name, mine in figures["a"].items():
+        theirs = figures["b"].get(name, [])
+        pairs = [y / x for x, y in zip(mine, theirs, strict=False)]
+        if not pairs:
+            continue
         each = " ".join(f"{pair:.2f}" for pair in pairs)
         print(
             f"{name:40}{duration(statistics.median(mine)):>12}"

@@ -90,7 +90,9 @@ def check_stubs() -> Outcome:
     ]
     if not modules:
         return Outcome("stubs", skipped="no extension module with a .pyi is built")
-    return run_tool("stubs", ["stubtest", "--concise", *modules])
+    return run_tool(
+        "stubs", ["stubtest", "--mypy-config-file", "pyproject.toml", "--concise", *modules]
+    )
 
 
 def check_layers() -> Outcome:

@@ -91,7 +91,7 @@ class Painter:
     """
 
     def __init__(
-        self, palette: str, low: float, high: float, pixels: int = 1024, relief: float = 1.0
+        self, palette: str, low: float, high: float, pixels: int = 1024, relief: float = 2.0
     ) -> None:
         self._colours = shaded_palette(palette)
         self._low, self._span = low, high - low

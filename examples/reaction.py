@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 DIFFUSION = (2e-5, 1e-5)
 CELL = 2.5 / 256
-SEED_SPACING = 40
+SEED_SPACING = 128
 """One disturbance, on average, on a square of so many cells."""
 
 PATTERNS = {

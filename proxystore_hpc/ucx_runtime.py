@@ -52,8 +52,13 @@ _MPI_LAUNCHER_VARIABLES = (
     "PMI_SIZE",
     "MV2_COMM_WORLD_SIZE",
 )
-# UCX >= 1.20 sleeps this long for each libc function that it hooks, 0.4 s in all.
-_GRACE_VARIABLE = "UCX_MEM_BISTRO_GRACE_DURATION"
+_WHILE_LOADING = {
+    # UCX >= 1.20 sleeps this long for each libc function that it hooks, 0.4 s in all.
+    "UCX_MEM_BISTRO_GRACE_DURATION": "0us",
+    # Or it takes SIGSEGV and others from faulthandler, and a hangup no longer ends the process.
+    "UCX_HANDLE_ERRORS": "none",
+    "UCX_DEBUG_SIGNO": "0",
+}
 _HOW_TO_GET_IT = "load the site's UCX module, set UCX_HOME, or pip install 'proxystore_hpc[ucx]'"
 
 
@@ -96,7 +101,7 @@ def load() -> UcxRuntime:
     with _lock:
         if _outcome is None:
             try:
-                with _without_hook_grace():
+                with _environment_for_loading():
                     _outcome = _settle()
             except _UnusableError as reason:
                 _outcome = str(reason)
@@ -311,15 +316,14 @@ def _mapped_files(name_pattern: str) -> list[Path]:
 
 
 @contextmanager
-def _without_hook_grace() -> Iterator[None]:
-    if _GRACE_VARIABLE in os.environ:
-        yield
-        return
-    os.environ[_GRACE_VARIABLE] = "0us"
+def _environment_for_loading() -> Iterator[None]:
+    ours = {name: value for name, value in _WHILE_LOADING.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        del os.environ[_GRACE_VARIABLE]
+        for name in ours:
+            del os.environ[name]
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -88,7 +88,10 @@ Status Reader::with_link(const Key& key, Deadline deadline,
   for (int attempt = 0;; ++attempt) {
     auto opened = link(key.owner, &key, deadline);
     const Status status = opened ? action(opened.value()) : opened.status();
-    if (status.code() != Code::peer_lost || (opened && opened.value()->alive())) return status;
+    // A dead owner's doors are lost as well, which looks as if none had ever been open.
+    const bool lost = status.code() == Code::peer_lost ||
+                      (opened && status.code() == Code::unavailable);
+    if (!lost || (opened && opened.value()->alive())) return status;
     if (opened) forget(key.owner.owner, opened.value());
     // A second break in a row is the owner's death rather than a hiccup of the connection.
     if (attempt > 0) return {Code::owner_gone, status.message()};

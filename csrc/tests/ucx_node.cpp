@@ -52,6 +52,12 @@ UcxNode::~UcxNode() {
   progress_.stop();
 }
 
+bool UcxNode::holds(std::uint64_t offset, ConstSpan expected) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return expected.empty() ||
+         std::memcmp(memory_.data + offset, expected.data, expected.size) == 0;
+}
+
 Bytes UcxNode::hello() {
   token_ = door_->new_token();
   memory::Region region;

@@ -43,6 +43,8 @@ class UcxNode final : public fabric::Receiver {
   fabric::ucx::UcxDoor& door() { return *door_; }
   fabric::Channel& channel() { return *channel_; }
   Span memory() const { return memory_; }
+  // Compares under a lock: what UCX orders between two ends in one process, TSan does not see.
+  bool holds(std::uint64_t offset, ConstSpan expected);
 
   // Address, token and handle for one peer; then what the peer's hello() said.
   Bytes hello();

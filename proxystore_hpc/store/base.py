@@ -24,21 +24,22 @@ T = TypeVar("T")
 class Store(Writing):
     """Objects in registered memory of this process, for it and for others.
 
-    Objects are values: what was stored does not change, and what `get` returns is read-only unless a
-    private copy is asked for. All methods may be called from any thread; they release the GIL while
-    they wait or copy much, hold no lock across a transfer, and end by their timeout.
+    Objects are values: what was stored does not change, and what `get` returns is read-only unless
+    a private copy is asked for. All methods may be called from any thread; they release the GIL
+    while they wait or copy much, hold no lock across a transfer, and end by their timeout.
 
     Args:
         name: Name of the store. Processes that resolve a proxy of it look for a store of this name.
         serializer: Makes bytes of an object, instead of the built-in one.
         deserializer: Makes an object of these bytes.
-        cache_size: Most payloads kept that came over a network. What lies on this node is mapped, not
-            cached.
+        cache_size: Most payloads kept that came over a network. What lies on this node is mapped,
+            not cached.
         cache_bytes: Most bytes that they may take.
         metrics: Record what every operation costs, see `metrics`.
         populate_target: New proxies keep the object that they were made of.
         register: Make the store known to `get_store`.
-        capacity: Bytes of registered memory, also as `"4GiB"`; a quarter of the machine's by default.
+        capacity: Bytes of registered memory, also as `"4GiB"`; a quarter of the machine's if not
+            given.
         doors: Names of the doors that may be used, out of `"shm"`, `"ucx"`, `"socket"`; by default
             all that are needed.
         timeout: Seconds after which an operation gives up, unless its call says otherwise.

@@ -87,7 +87,7 @@ def test_a_zombie_is_gone(owner, reader):
     key = owner(lambda here: here.store.new_key())
     waiting = reader.start(lambda here: here.store.wait_for(key))
     time.sleep(0.2)
-    owner._died_by_us = True
+    owner.ends_badly = True
     os.kill(owner.pid, signal.SIGKILL)
     gone_within(waiting)
     assert procfs.state(owner.pid) == "Z"

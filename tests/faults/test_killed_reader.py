@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 
@@ -42,6 +41,16 @@ def holding_a_private_mapping(here, keys):
     here.view = here.store.get(keys[0], writable=True)
 
 
+def descriptors(owner):
+    """How many the owner has when nobody reads and something is stored."""
+
+    def count(here):
+        here.store.put(b"")
+        return procfs.fd_count()
+
+    return owner(count)
+
+
 def settled(owner, fds):
     """The owner has no trace of readers, and all that it evicted can be used again."""
 
@@ -50,7 +59,7 @@ def settled(owner, fds):
         stats = here.store.stats()
         return stats["readers"], stats["retired_bytes"], procfs.fd_count() - fds
 
-    procfs.wait_until(lambda: owner(look) == (0, 0, 0), f"not yet: {owner(look)}")
+    procfs.wait_until(lambda: owner(look) == (0, 0, 0), "no readers, pins and connections")
 
 
 def serves(make_peer, owner):
@@ -66,7 +75,7 @@ def serves(make_peer, owner):
 )
 def test_with_pins(make_peer, owner, reader, stage):
     keys = owner(lambda here: here.store.put_batch([np.full(MIB // 8, i) for i in range(10)]))
-    fds = owner(lambda here: procfs.fd_count())
+    fds = descriptors(owner)
     reader(stage, keys)
     owner(lambda here: here.store.evict_batch(keys))
     reader.kill()
@@ -76,7 +85,7 @@ def test_with_pins(make_peer, owner, reader, stage):
 
 @pytest.mark.parametrize("stage", [connect_only, half_a_hello], ids=lambda stage: stage.__name__)
 def test_before_the_hello(make_peer, owner, stage):
-    fds = owner(lambda here: procfs.fd_count())
+    fds = descriptors(owner)
     stranger = make_peer()
     stranger(stage, owner.addresses[0])
     procfs.wait_until(
@@ -88,7 +97,7 @@ def test_before_the_hello(make_peer, owner, stage):
 
 
 def test_while_it_waits(make_peer, owner, reader):
-    fds = owner(lambda here: procfs.fd_count())
+    fds = descriptors(owner)
     key = owner(lambda here: here.store.new_key())
     reader.start(lambda here: here.store.wait_for(key))
     procfs.wait_until(
@@ -102,7 +111,7 @@ def test_while_it_waits(make_peer, owner, reader):
 
 
 def test_while_it_receives(make_peer, owner):
-    fds = owner(lambda here: procfs.fd_count())
+    fds = descriptors(owner)
     key = owner(lambda here: here.store.put(b"x" * (30 << 20)))
     reader = make_peer(name="store", doors=("socket",), cache_size=0)
     reader.start(lambda here: [here.store.get(key) for _ in range(1000)])
@@ -130,20 +139,22 @@ def test_a_stopped_reader_keeps_its_pins(owner, reader):
 
 
 def test_many_readers_come_and_go(make_peer, owner):
-    fds = owner(lambda here: procfs.fd_count())
+    fds = descriptors(owner)
     keys = owner(lambda here: here.store.put_batch([np.full(1000, i) for i in range(3)]))
     stranger = make_peer()
 
     def open_and_close(here):
         from proxystore_hpc import Store
 
-        before = procfs.fd_count()
-        for _ in range(20):
+        before = 0
+        for turn in range(20):
+            if turn == 1:
+                before = procfs.fd_count()  # the first one opens files for good, such as urandom
             with Store("store", doors=("shm",), capacity="16MiB") as store:
                 assert [int(a[0]) for a in store.get_batch(keys)] == [0, 1, 2]
         return procfs.fd_count() - before
 
-    assert stranger(open_and_close) <= 1
+    assert stranger(open_and_close) == 0
     settled(owner, fds)
 
 
@@ -152,6 +163,5 @@ def test_a_reader_that_is_replaced(make_peer, owner):
     for _ in range(3):
         reader = make_peer(name="store", doors=("shm",))
         assert reader(lambda here: int(here.store.get(key).sum())) == 4000
-        assert os.getpid() != reader.pid
         reader.kill()
     assert owner(lambda here: int(here.store.get(key).sum())) == 4000

@@ -70,9 +70,10 @@ def test_views_stay_and_are_dropped(owner, reader, keys):
     reader(drop)
     owner.resume()
     owner(lambda here: here.store.evict(keys[0]))
-    assert owner(lambda here: (here.store.put(b"x" * 100_000), here.store.stats())[1])[
-        "retired_bytes"
-    ] == 0
+    assert (
+        owner(lambda here: (here.store.put(b"x" * 100_000), here.store.stats())[1])["retired_bytes"]
+        == 0
+    )
 
 
 ASKING = {

@@ -1,8 +1,62 @@
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support.fixtures import make_lasting_peer, make_peer, owner, reader  # noqa: E402, F401
+from support.fixtures import make_peer  # noqa: F401
+
+
+@dataclass(frozen=True)
+class Node:
+    """A network namespace with one interface to the other one."""
+
+    namespace: str
+    interface: str
+    address: str
+
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        """Starts a command on this node."""
+        return ("ip", "netns", "exec", self.namespace)
+
+    def ip(self, *arguments: str) -> None:
+        run("ip", "-n", self.namespace, *arguments)
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def nodes() -> Iterator[tuple[Node, Node]]:
+    """Two nodes with a wire between them: abstract sockets and loopback do not cross it."""
+    tag = f"psh{os.getpid()}"
+    pair = tuple(Node(f"{tag}n{i}", f"{tag}v{i}", f"10.213.77.{i}") for i in (1, 2))
+    with contextlib.ExitStack() as stack:
+        try:
+            for node in pair:
+                run("ip", "netns", "add", node.namespace)
+                stack.callback(run, "ip", "netns", "del", node.namespace)
+                node.ip("link", "set", "lo", "up")
+            one, two = pair
+            one.ip(
+                *("link", "add", one.interface, "type", "veth"),
+                *("peer", "name", two.interface, "netns", two.namespace),
+            )
+            for node in pair:
+                node.ip("addr", "add", f"{node.address}/24", "dev", node.interface)
+                node.ip("link", "set", node.interface, "up")
+        except RuntimeError as error:
+            pytest.skip(f"nodes: {error}")
+        yield one, two

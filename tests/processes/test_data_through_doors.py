@@ -36,8 +36,10 @@ def test_objects_arrive_as_they_were(pair, name):
     key = pair.owner(lambda here: here.store.put(data.EXAMPLES[name]()))
     before = pair.transfers()
     wrong = pair.reader(
-        lambda here: data.difference(here.store.get(key), data.EXAMPLES[name]())
-        or data.difference(here.store.get(key, writable=True), data.EXAMPLES[name]())
+        lambda here: (
+            data.difference(here.store.get(key), data.EXAMPLES[name]())
+            or data.difference(here.store.get(key, writable=True), data.EXAMPLES[name]())
+        )
     )
     assert wrong is None
     assert pair.transfers() == before + 2
@@ -47,9 +49,7 @@ def test_objects_arrive_as_they_were(pair, name):
 @pytest.mark.parametrize("size", data.SIZES)
 def test_every_size(pair, size):
     expected = data.pattern(size, seed=size)
-    keys = pair.owner(
-        lambda here: here.store.put_batch([expected, np.frombuffer(expected, "u1")])
-    )
+    keys = pair.owner(lambda here: here.store.put_batch([expected, np.frombuffer(expected, "u1")]))
     before = pair.transfers()
     got = pair.reader(lambda here: [bytes(here.store.get(key)) for key in keys])
     assert got == [expected] * 2
@@ -88,7 +88,9 @@ def test_batches_and_their_gaps(pair):
     expected = [None if i % 5 == 0 else (10 * i * i, True) for i in range(40)]
     assert pair.reader(read) == expected
     assert pair.transfers() == before + 32
-    assert pair.reader(lambda here: here.store.exists_batch(keys)) == [e is not None for e in expected]
+    assert pair.reader(lambda here: here.store.exists_batch(keys)) == [
+        e is not None for e in expected
+    ]
 
 
 def test_parts(pair):

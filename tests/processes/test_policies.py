@@ -30,9 +30,7 @@ def test_the_owner_evicts_without_being_used(owner, reader):
 
 
 def test_pinned_objects_resist_readers(owner, reader):
-    pinned, other = owner(
-        lambda here: [here.store.put("p", policy=Pinned()), here.store.put("o")]
-    )
+    pinned, other = owner(lambda here: [here.store.put("p", policy=Pinned()), here.store.put("o")])
     with pytest.raises(ObjectPinnedError, match="force"):
         reader(lambda here: here.store.evict_batch([pinned, other]))
     assert reader(lambda here: here.store.exists_batch([pinned, other])) == [True, False]

@@ -64,7 +64,7 @@ class Peer:
         os.close(theirs)
         os.close(theirs_too)
         self.addresses: list[bytes] = []
-        self._died_by_us = False
+        self.ends_badly = False
 
     @property
     def pid(self) -> int:
@@ -114,7 +114,7 @@ class Peer:
 
     def signal(self, number: int) -> int:
         """Sends a signal that ends it; returns how it ended, as `wait`."""
-        self._died_by_us = True
+        self.ends_badly = True
         os.kill(self.pid, number)
         return self.wait()
 
@@ -150,6 +150,6 @@ class Peer:
                 os.close(fd)
         self._requests = self._replies = -1
         status = self._process.returncode
-        if wrong is None and status != 0 and not self._died_by_us:
+        if wrong is None and status != 0 and not self.ends_badly:
             wrong = f"peer {self.pid} ended with status {status}"
         return wrong

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
-    """Looks every few milliseconds until `condition` holds; fails naming `what` if it never does."""
+    """Looks every few milliseconds until `condition` holds; fails naming `what` if it does not."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
@@ -69,3 +69,11 @@ def available_memory() -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     raise AssertionError("/proc/meminfo tells no MemAvailable")
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the children of all its threads."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        found += map(int, (thread / "children").read_text().split())
+    return sorted(found)

@@ -166,7 +166,7 @@ def test_file_as_target(tmp_path: Path) -> None:
     assert path.read_text() == "text"
     with Path(of(path)).open() as file:
         assert file.read() == "text"
-    with open(of(str(path))) as file:  # noqa: PTH123
+    with open(of(str(path))) as file:
         assert file.read() == "text"
     assert os.fspath(of(path)) == str(path)
     assert os.fspath(of("a")) == "a"

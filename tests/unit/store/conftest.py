@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from proxystore_hpc import Store  # noqa: E402
+from proxystore_hpc import Store
 
 
 @pytest.fixture
