@@ -43,7 +43,10 @@ def dump(pids: Iterable[int], say: Print) -> None:
             base = f"/proc/{pid}/task/{thread}"
             name, wait = _read(f"{base}/comm").strip(), _read(f"{base}/wchan").strip()
             say(f"    thread {thread} {name}: {wait if wait not in {'', '0'} else 'running'}")
-        if not _dump_with_tool(pid, say) and is_python(pid) and pid != os.getpid():
+        if is_python(pid) and _dump_with_py_spy(pid, say):
+            continue
+        _dump_with_gdb(pid, say)
+        if is_python(pid) and pid != os.getpid():
             # PYTHONFAULTHANDLER=1, which the runner sets, makes this print all Python stacks.
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGABRT)
@@ -69,15 +72,25 @@ def is_running(pid: int) -> bool:
     return _state(pid) not in {"Z", "X", "?"}
 
 
-def _dump_with_tool(pid: int, say: Print) -> bool:
+def _dump_with_py_spy(pid: int, say: Print) -> bool:
     spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if spy and is_python(pid):
-        return _run([spy, "dump", "--native", "--pid", str(pid)], say) or _run(
-            [spy, "dump", "--pid", str(pid)], say
-        )
+    if spy is None:
+        return False
+    command = [spy, "dump", "--pid", str(pid)]
+    return _run([*command, "--native"], say) or _run(command, say)
+
+
+def _dump_with_gdb(pid: int, say: Print) -> None:
     if gdb := shutil.which("gdb"):
-        return _run([gdb, "-p", str(pid), "-batch", "-ex", "thread apply all backtrace 20"], say)
-    return False
+        quiet = [
+            "-nx",
+            "-batch",
+            "-iex",
+            "set auto-load off",
+            "-ex",
+            "set print frame-arguments none",
+        ]
+        _run([gdb, *quiet, "-p", str(pid), "-ex", "thread apply all backtrace 20"], say)
 
 
 def _run(command: list[str], say: Print) -> bool:

@@ -14,8 +14,8 @@ constexpr std::size_t kMostDistinct = 1000;
 
 // One write per line, so that lines of several processes do not mix.
 void emit(const char* level, const std::string& message) {
-  const std::string line = "proxystore_hpc[" + std::to_string(::getpid()) + "] " + level + ": " +
-                           message + "\n";
+  const std::string line =
+      "proxystore_hpc[" + std::to_string(::getpid()) + "] " + level + ": " + message + "\n";
   ssize_t ignored = ::write(STDERR_FILENO, line.data(), line.size());
   static_cast<void>(ignored);
 }

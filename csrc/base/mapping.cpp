@@ -16,8 +16,7 @@ Expected<Mapping> Mapping::file(int fd, std::size_t offset, std::size_t size, Ac
 }
 
 Expected<Mapping> Mapping::anonymous(std::size_t size) {
-  void* data =
-      ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) return system_error("mapping " + std::to_string(size) + " bytes");
   return Mapping(data, size);
 }

@@ -12,7 +12,9 @@ namespace {
 struct State {
   std::uint64_t v0, v1, v2, v3;
 
-  static std::uint64_t rotate(std::uint64_t x, int bits) { return (x << bits) | (x >> (64 - bits)); }
+  static std::uint64_t rotate(std::uint64_t x, int bits) {
+    return (x << bits) | (x >> (64 - bits));
+  }
 
   void rounds(int count) {
     for (int i = 0; i < count; ++i) {
@@ -44,8 +46,8 @@ void store(std::uint8_t* p, std::uint64_t word) {
 
 Tag siphash128(const Tag& key, ConstSpan message) {
   const std::uint64_t k0 = load(key.data()), k1 = load(key.data() + 8);
-  State s{k0 ^ 0x736f6d6570736575ULL, k1 ^ 0x646f72616e646f6dULL ^ 0xee,
-          k0 ^ 0x6c7967656e657261ULL, k1 ^ 0x7465646279746573ULL};
+  State s{k0 ^ 0x736f6d6570736575ULL, k1 ^ 0x646f72616e646f6dULL ^ 0xee, k0 ^ 0x6c7967656e657261ULL,
+          k1 ^ 0x7465646279746573ULL};
   const std::size_t whole = message.size / 8 * 8;
   for (std::size_t i = 0; i < whole; i += 8) s.absorb(load(message.data + i));
   s.absorb(load(message.data + whole, message.size - whole) |

@@ -1,4 +1,5 @@
-// The _core module: registered memory, the shm door, the object store. Thin: every rule stands below.
+// The _core module: registered memory, the shm door, the object store. Thin: every rule stands
+// below.
 
 #include "bindings/core.h"
 
@@ -58,9 +59,7 @@ std::vector<objects::Key> to_keys(const py::list& list) {
   return keys;
 }
 
-Deadline to_deadline(double timeout_seconds) {
-  return Deadline::after_seconds(timeout_seconds);
-}
+Deadline to_deadline(double timeout_seconds) { return Deadline::after_seconds(timeout_seconds); }
 
 }  // namespace pshpc::bindings
 

@@ -34,8 +34,8 @@ T check(Expected<T> result) {
   return std::move(result).value();
 }
 
-// A contiguous buffer of any object with the buffer protocol, held while this lives. Made and dropped
-// with the GIL.
+// A contiguous buffer of any object with the buffer protocol, held while this lives. Made and
+// dropped with the GIL.
 class BufferView {
  public:
   enum class Access { read, write };

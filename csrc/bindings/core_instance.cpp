@@ -72,8 +72,8 @@ class PyInstance {
     instance_->close();
   }
   void open_door(const py::object& capsule) {
-    auto* door = static_cast<fabric::DoorHandle*>(
-        PyCapsule_GetPointer(capsule.ptr(), fabric::kDoorCapsule));
+    auto* door =
+        static_cast<fabric::DoorHandle*>(PyCapsule_GetPointer(capsule.ptr(), fabric::kDoorCapsule));
     if (door == nullptr) throw py::error_already_set();
     Instance& instance = use();
     const Status status = [&] {
@@ -286,8 +286,8 @@ class PyLiveMemory {
                const py::object& buffer)
       : instance_(std::move(instance)), buffer_(buffer, BufferView::Access::read) {
     const BufferView described(prefix, BufferView::Access::read);
-    live_ = check(py::cast<PyInstance&>(instance_).use().expose_live(
-        described.span(), live_offset, buffer_.writable()));
+    live_ = check(py::cast<PyInstance&>(instance_).use().expose_live(described.span(), live_offset,
+                                                                     buffer_.writable()));
   }
   ~PyLiveMemory() {
     // The peer that still reads it keeps the buffer, which then stays until the process ends.
@@ -310,10 +310,12 @@ class PyLiveMemory {
   std::unique_ptr<objects::LiveMemory> live_;
 };
 
-std::unique_ptr<PyInstance> open_instance(
-    const std::string& store, std::uint64_t capacity, std::uint64_t pool_capacity, double grace,
-    const std::vector<std::string>& doors, const std::optional<py::bytes>& secret,
-    const std::string& host, std::uint16_t port, bool polling, double spin) {
+std::unique_ptr<PyInstance> open_instance(const std::string& store, std::uint64_t capacity,
+                                          std::uint64_t pool_capacity, double grace,
+                                          const std::vector<std::string>& doors,
+                                          const std::optional<py::bytes>& secret,
+                                          const std::string& host, std::uint16_t port, bool polling,
+                                          double spin) {
   InstanceOptions options;
   options.store = store;
   options.owner.arena.name = "pshpc-" + store;
@@ -325,8 +327,7 @@ std::unique_ptr<PyInstance> open_instance(
   if (secret) options.secret = to_tag(*secret, "a secret");
   options.host = host;
   options.port = port;
-  options.progress.mode =
-      polling ? fabric::ProgressMode::polling : fabric::ProgressMode::adaptive;
+  options.progress.mode = polling ? fabric::ProgressMode::polling : fabric::ProgressMode::adaptive;
   options.progress.spin = static_cast<Nanoseconds>(spin * 1e9);
   return std::make_unique<PyInstance>(std::move(options));
 }
@@ -344,8 +345,8 @@ void bind_instance(py::module_& module) {
       .def("open_door", &PyInstance::open_door, py::arg("capsule"))
       .def_property_readonly(
           "address", [](PyInstance& self) { return to_bytes(self.owner()->self().encode()); })
-      .def_property_readonly(
-          "owner_id", [](PyInstance& self) { return self.owner()->self().short_name(); })
+      .def_property_readonly("owner_id",
+                             [](PyInstance& self) { return self.owner()->self().short_name(); })
       .def("set_config",
            [](PyInstance& self, std::string config) {
              self.use().host().set_config(std::move(config));

@@ -33,11 +33,11 @@ Expected<objects::Key> PyBlock::publish(ConstSpan prefix, const objects::Policy&
 void bind_lease(py::module_& module) {
   py::class_<PyLease>(module, "Lease", py::buffer_protocol(),
                       "Bytes of an object, valid while any buffer of it is held.")
-      .def_buffer([](PyLease& self) {
-        return describe(self.lease().memory, !self.lease().writable);
-      })
-      .def_property_readonly("door", [](const PyLease& self) { return self.lease().door; },
-                             "The door that the bytes came through.")
+      .def_buffer(
+          [](PyLease& self) { return describe(self.lease().memory, !self.lease().writable); })
+      .def_property_readonly(
+          "door", [](const PyLease& self) { return self.lease().door; },
+          "The door that the bytes came through.")
       .def_property_readonly("writable", [](const PyLease& self) { return self.lease().writable; })
       .def("__len__", [](const PyLease& self) { return self.lease().memory.size; });
 

@@ -1,5 +1,5 @@
-// The _ucx module: makes ucx doors and tells about the UCX in use. A door goes to _core in a capsule;
-// the two modules share nothing but the interface in fabric/door.h.
+// The _ucx module: makes ucx doors and tells about the UCX in use. A door goes to _core in a
+// capsule; the two modules share nothing but the interface in fabric/door.h.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -22,7 +22,8 @@ namespace pshpc::fabric {
 // Headers are small and always copied by send(); larger matter belongs into the payload.
 inline constexpr std::size_t kMaxHeader = 4096;
 
-// Payload goes out without a copy where the transport can; `keep` holds its memory until it is sent.
+// Payload goes out without a copy where the transport can; `keep` holds its memory until it is
+// sent.
 struct Message {
   Bytes header;
   ConstSpan payload;
@@ -51,8 +52,8 @@ class Channel {
   virtual std::string describe() const = 0;
 
   // Messages of one sender are announced in the order of their send() calls: one without a payload
-  // has then arrived, a payload may still be on its way while later messages arrive. `operation` (may
-  // be null) completes when payload and header may be reused.
+  // has then arrived, a payload may still be on its way while later messages arrive. `operation`
+  // (may be null) completes when payload and header may be reused.
   virtual void send(Message message, Operation* operation) = 0;
 
   // `handle` is what the peer's Door::expose() returned.
@@ -89,8 +90,8 @@ class Door {
   virtual ~Door() = default;
   virtual std::string name() const = 0;
 
-  // Once, before the first connect(). Starts to be progressed by `progress`, which outlives the door's
-  // use: stop() is called before it goes.
+  // Once, before the first connect(). Starts to be progressed by `progress`, which outlives the
+  // door's use: stop() is called before it goes.
   virtual Status start(Progress& progress, Receiver& receiver) = 0;
   virtual void stop() = 0;
 

@@ -32,7 +32,8 @@ class Operation {
 
   static void abandon(std::unique_ptr<Operation> operation) {
     Operation* raw = operation.release();
-    if (raw->state_.exchange(State::abandoned, std::memory_order_acq_rel) == State::done) delete raw;
+    if (raw->state_.exchange(State::abandoned, std::memory_order_acq_rel) == State::done)
+      delete raw;
   }
 
  protected:

@@ -37,8 +37,8 @@ class Source {
   // Before sleeping: false if something arrived meanwhile (progress again), else fd() will become
   // readable with the next event.
   virtual bool arm() = 0;
-  // A caller drives it now, or did so until a moment ago: the thread leaves it alone and looks again
-  // soon.
+  // A caller drives it now, or did so until a moment ago: the thread leaves it alone and looks
+  // again soon.
   virtual bool driven() const = 0;
 };
 
@@ -111,7 +111,8 @@ class Progress {
   std::vector<Source*> sources_;
   std::vector<std::function<void()>> jobs_;
   std::vector<Timer> timers_;
-  std::mutex dispatch_;  // held while callbacks run, so that unwatch() and remove() can wait for them
+  std::mutex
+      dispatch_;  // held while callbacks run, so that unwatch() and remove() can wait for them
 };
 
 }  // namespace pshpc::fabric

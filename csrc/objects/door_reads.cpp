@@ -88,7 +88,8 @@ class Transfer {
     status = settle(status, std::move(call));
     if (!status.ok()) return status;
     if (reply.total != key.length || reply.generation != key.generation) return gone(key);
-    if (received != into.size) return Status(Code::protocol, "fewer bytes came than were asked for");
+    if (received != into.size)
+      return Status(Code::protocol, "fewer bytes came than were asked for");
     return reply;
   }
 
@@ -162,8 +163,8 @@ Status read_one_sided(Transfer& transfer, const std::shared_ptr<Link>& link,
   return kept_changing(key);
 }
 
-// Fetches pieces of a payload, stored or live, by `fetch(offset, into)`; live bytes between two looks at
-// the sequence.
+// Fetches pieces of a payload, stored or live, by `fetch(offset, into)`; live bytes between two
+// looks at the sequence.
 using Fetch = std::function<Expected<FetchReply>(std::uint64_t offset, Span into)>;
 
 Status read_by_fetching(const Key& key, std::uint64_t offset, Span into, Deadline deadline,
@@ -302,8 +303,8 @@ Status confirm_remotely(const std::shared_ptr<Link>& link, const fabric::DoorHan
   if (!block) return block.status();
   auto header = transfer.read_header(block.value(), key.offset, deadline);
   if (!header) return header.status();
-  const bool same = header.value()->is(key.object_id, key.generation) &&
-                    header.value()->length == key.length;
+  const bool same =
+      header.value()->is(key.object_id, key.generation) && header.value()->length == key.length;
   return same ? Status() : gone(key);
 }
 
@@ -315,8 +316,7 @@ Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, st
     std::size_t done = 0;
     do {
       const std::size_t length = std::min<std::size_t>(whole.size - done, kChunk);
-      auto frame =
-          link->ask_socket(Kind::fetch, fetch_request(key, from + done, length), deadline);
+      auto frame = link->ask_socket(Kind::fetch, fetch_request(key, from + done, length), deadline);
       if (!frame) return frame.status();
       WireReader in(frame->body);
       facts = FetchReply::decode(in);

@@ -41,13 +41,13 @@ class DoorRead {
   Nanoseconds started_ = 0;
 };
 
-// Bytes [offset, ...) of a payload, stored or live, into memory of the caller's. When time runs out the
-// channel is closed before this returns, so that nothing is written there afterwards.
+// Bytes [offset, ...) of a payload, stored or live, into memory of the caller's. When time runs out
+// the channel is closed before this returns, so that nothing is written there afterwards.
 Status read_through_door(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
                          const Key& key, std::uint64_t offset, Span into, Deadline deadline);
 
-// Whether the object is there, in the length that its key says: asked before much memory is taken for
-// it. A null door stands for our own connection.
+// Whether the object is there, in the length that its key says: asked before much memory is taken
+// for it. A null door stands for our own connection.
 Status confirm_remotely(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
                         const Key& key, Deadline deadline);
 

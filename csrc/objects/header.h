@@ -1,6 +1,6 @@
 #pragma once
-// What stands at the start of every object's block, so that a reader can tell without asking whether
-// the bytes are those that its key means.
+// What stands at the start of every object's block, so that a reader can tell without asking
+// whether the bytes are those that its key means.
 
 #include <atomic>
 #include <cstdint>

@@ -35,8 +35,8 @@ struct Host::Guest {
   std::vector<std::shared_ptr<fabric::Channel>> channels;
 };
 
-Host::Host(std::shared_ptr<Owner> owner, Exposure& exposure, Service& service,
-           Messenger& messenger, std::string store, Tag secret)
+Host::Host(std::shared_ptr<Owner> owner, Exposure& exposure, Service& service, Messenger& messenger,
+           std::string store, Tag secret)
     : owner_(std::move(owner)),
       exposure_(exposure),
       service_(service),
@@ -65,8 +65,8 @@ Status Host::frame(const std::shared_ptr<fabric::ServerConnection>& connection,
                    fabric::Frame frame) {
   auto& guest = *std::static_pointer_cast<Guest>(connection->context);
   if (!guest.welcome) return greet(connection, guest, std::move(frame));
-  service_.handle(static_cast<Kind>(frame.kind), frame.body, {}, std::move(frame.fds),
-                  guest.caller, std::make_shared<SocketResponder>(connection, frame.id));
+  service_.handle(static_cast<Kind>(frame.kind), frame.body, {}, std::move(frame.fds), guest.caller,
+                  std::make_shared<SocketResponder>(connection, frame.id));
   return {};
 }
 
@@ -109,9 +109,9 @@ Status Host::greet(const std::shared_ptr<fabric::ServerConnection>& connection, 
   owner_->join(guest.caller.connection);
   if (hello->has_pin_table && connection->local() && !frame.fds.empty()) {
     auto table = memory::PinTableView::open(std::move(frame.fds.front()));
-    const Status added = table ? owner_->add_reader(guest.caller.connection,
-                                                    std::move(table).value())
-                               : table.status();
+    const Status added = table
+                             ? owner_->add_reader(guest.caller.connection, std::move(table).value())
+                             : table.status();
     if (!added.ok()) {
       answer.reply(added, {}, {}, nullptr, {});
       return added;

@@ -1,6 +1,6 @@
 #pragma once
-// One participant: its objects, its node socket, its doors, its progress thread and its links to the
-// others. Everything that a store in Python stands on.
+// One participant: its objects, its node socket, its doors, its progress thread and its links to
+// the others. Everything that a store in Python stands on.
 
 #include <atomic>
 #include <cstdint>

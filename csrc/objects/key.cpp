@@ -70,7 +70,13 @@ std::string Key::describe() const {
 
 Bytes Key::encode() const {
   WireWriter out;
-  out.put(kKeyVersion).put(flags).put(segment).put(object_id).put(generation).put(offset).put(length);
+  out.put(kKeyVersion)
+      .put(flags)
+      .put(segment)
+      .put(object_id)
+      .put(generation)
+      .put(offset)
+      .put(length);
   out.put_tag(capability);
   encode_owner(out, owner);
   return out.take();

@@ -1,6 +1,6 @@
 #pragma once
-// Names of objects and owners. What a key holds is described in docs/protocol.md; proxystore_hpc/key.py
-// reads the same bytes.
+// Names of objects and owners. What a key holds is described in docs/protocol.md;
+// proxystore_hpc/key.py reads the same bytes.
 
 #include <cstdint>
 #include <string>

@@ -51,8 +51,9 @@ Expected<Tether::Pin> Tether::pin(std::uint64_t block, std::uint64_t generation,
 Status Tether::open_table(Deadline deadline) {
   const std::size_t count = count_.load();
   if (count == kMaxTables)
-    return {Code::full, "this process holds as many views of one owner's objects as pins are "
-                        "possible; drop some of them"};
+    return {Code::full,
+            "this process holds as many views of one owner's objects as pins are "
+            "possible; drop some of them"};
   auto table = memory::PinTable::create();
   if (!table) return table.status();
   auto reply = connection_->call(static_cast<std::uint16_t>(Kind::pin_table), {}, deadline,
@@ -105,8 +106,7 @@ Status Link::connect_on_node(Fd fd, const Key* hint, Deadline deadline) {
   if (!peer) return peer.status();
   if (peer->uid != address_.uid)
     return {Code::denied, "the process at its node socket belongs to user " +
-                              std::to_string(peer->uid) + ", not " +
-                              std::to_string(address_.uid)};
+                              std::to_string(peer->uid) + ", not " + std::to_string(address_.uid)};
   on_node_ = true;
   pid_ = peer->pid;
   auto table = memory::PinTable::create();
@@ -143,7 +143,8 @@ Status Link::say_hello(fabric::ClientConnection& connection, const Key* hint, He
   auto challenge = Challenge::parse(first->body);
   if (!challenge) return challenge.status();
   if (challenge->owner != address_.owner)
-    return {Code::owner_gone, "another process answers at its address now: it ended and was replaced"};
+    return {Code::owner_gone,
+            "another process answers at its address now: it ended and was replaced"};
 
   Hello hello;
   hello.client = context_.self;
@@ -214,8 +215,7 @@ void Link::drop_channel(const std::string& door) {
   context_.messenger->close(dropped);
 }
 
-Status Link::wait(fabric::Door& door, const fabric::Operation& operation,
-                  Deadline deadline) const {
+Status Link::wait(fabric::Door& door, const fabric::Operation& operation, Deadline deadline) const {
   Status waited = door.wait(operation, deadline, [this] { return !alive(); });
   return waited.ok() ? operation.status() : waited;
 }

@@ -40,8 +40,8 @@ class Tether {
     memory::PinTable* table = nullptr;
     std::uint32_t slot = memory::PinTable::kNone;
   };
-  // Lock-free, unless all tables are full: then one thread hands over another, while the others wait
-  // for it until their deadline. Code::full when no more can be had.
+  // Lock-free, unless all tables are full: then one thread hands over another, while the others
+  // wait for it until their deadline. Code::full when no more can be had.
   Expected<Pin> pin(std::uint64_t block, std::uint64_t generation, Deadline deadline);
   void unpin(const Pin& pin) { pin.table->release(pin.slot); }
 

@@ -64,9 +64,9 @@ class Messenger::DoorResponder : public Responder {
   using Responder::reply;
   void reply(const Status& status, ConstSpan body, ConstSpan payload,
              std::shared_ptr<const void> keep, std::vector<Fd>) override {
-    channel_->send(compose(Kind::reply, kReply, id_, encode_reply(status, body), payload,
-                           std::move(keep)),
-                   nullptr);
+    channel_->send(
+        compose(Kind::reply, kReply, id_, encode_reply(status, body), payload, std::move(keep)),
+        nullptr);
   }
   std::uint64_t room() const override { return std::numeric_limits<std::uint64_t>::max(); }
 
@@ -191,7 +191,8 @@ std::shared_ptr<const void> Messenger::take_hold(Span payload) {
   return hold;
 }
 
-// Only who was asked may answer, and once: while one answer's payload is on its way, no other counts.
+// Only who was asked may answer, and once: while one answer's payload is on its way, no other
+// counts.
 bool Messenger::expected(std::uint64_t id, const fabric::Channel* from, Span payload) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = pending_.find(id);

@@ -1,6 +1,6 @@
 #pragma once
-// Requests and replies over the messages of a door: matches replies with their calls, hands requests
-// to the service.
+// Requests and replies over the messages of a door: matches replies with their calls, hands
+// requests to the service.
 
 #include <cstdint>
 #include <functional>

@@ -16,12 +16,13 @@ namespace {
 using memory::Block;
 using memory::block_word;
 
-// From this size on a new block is worth a look whether a retired one can be had back: the same warm
-// memory again beats memory that was never touched.
+// From this size on a new block is worth a look whether a retired one can be had back: the same
+// warm memory again beats memory that was never touched.
 constexpr std::uint64_t kWorthCollecting = 64 * 1024;
 
 Status closed_error() {
-  return {Code::closed, "the store is closed; nothing can be stored in it or read from it any more"};
+  return {Code::closed,
+          "the store is closed; nothing can be stored in it or read from it any more"};
 }
 
 Status not_being_written(std::uint64_t object_id) {
@@ -74,8 +75,7 @@ Expected<Block> Owner::allocate(std::uint64_t size, Patience patience) {
       resting = std::any_of(retired_.begin(), retired_.end(), [](auto& r) { return r.graced; });
     }
     block = arena_.allocate(size);
-    if (block || block.status().code() != Code::full || !resting || deadline.passed())
-      return block;
+    if (block || block.status().code() != Code::full || !resting || deadline.passed()) return block;
     std::this_thread::sleep_for(std::chrono::microseconds(500));
   }
 }

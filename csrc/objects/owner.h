@@ -1,6 +1,6 @@
 #pragma once
-// The objects of this process: their blocks, who may still be looking at them, and when a block may be
-// used again. Knows nothing of transports.
+// The objects of this process: their blocks, who may still be looking at them, and when a block may
+// be used again. Knows nothing of transports.
 
 #include <cstdint>
 #include <functional>
@@ -73,8 +73,9 @@ struct OwnerStats {
   std::uint64_t readers = 0;
 };
 
-// All methods: any thread; none waits for another process. put() and reserve() may wait for the grace
-// period when memory is short. Peers are known by the number of their connection, 0 is this process.
+// All methods: any thread; none waits for another process. put() and reserve() may wait for the
+// grace period when memory is short. Peers are known by the number of their connection, 0 is this
+// process.
 class Owner : public std::enable_shared_from_this<Owner> {
  public:
   // Waits of one peer at a time.
@@ -87,8 +88,8 @@ class Owner : public std::enable_shared_from_this<Owner> {
   memory::Arena& arena() { return arena_; }
   Tag capability(std::uint64_t object_id) const;
 
-  // Storing (owner.cpp). Parts are copied outside every lock. `into` is a deferred object's id, or 0
-  // for a new one.
+  // Storing (owner.cpp). Parts are copied outside every lock. `into` is a deferred object's id, or
+  // 0 for a new one.
   Expected<Key> put(std::uint64_t length, const std::vector<Part>& parts, const Policy& policy,
                     std::uint64_t into = 0);
   // The same if nothing has to be waited for, else Code::unavailable.
@@ -106,8 +107,9 @@ class Owner : public std::enable_shared_from_this<Owner> {
   Expected<Reservation> pin_reserved(std::uint64_t object_id, std::uint64_t writer);
   Key new_key();
 
-  // Live memory, exposed in place: the payload is `prefix`, then (from `live_offset`) the live bytes.
-  // `region_offset`: where the live bytes begin within the region that the doors know as `region`.
+  // Live memory, exposed in place: the payload is `prefix`, then (from `live_offset`) the live
+  // bytes. `region_offset`: where the live bytes begin within the region that the doors know as
+  // `region`.
   Expected<Key> publish_live(ConstSpan prefix, std::uint64_t live_offset, Span live,
                              std::uint32_t region, std::uint64_t region_offset);
   // Brackets a change of live memory; readers retry meanwhile.

@@ -96,8 +96,8 @@ void Owner::when_published(std::uint64_t object_id, const Tag& presented, const 
         const Nanoseconds time = now();
         const Nanoseconds longest = std::numeric_limits<Nanoseconds>::max() - time;
         if (peer != peers_.end()) ++peer->second.waits;
-        waiters_[object_id].push_back({std::move(notify), waiting.connection,
-                                       time + std::min(waiting.patience, longest)});
+        waiters_[object_id].push_back(
+            {std::move(notify), waiting.connection, time + std::min(waiting.patience, longest)});
         return;
       }
       status = {Code::full, "this process waits for too many objects at once"};

@@ -60,8 +60,7 @@ void Owner::collect_locked(Nanoseconds time) {
     if (retired.graced && time - retired.since < options_.grace) return false;
     retired.graced = false;
     const std::uint64_t word = block_word(retired.block.segment, retired.block.offset);
-    return local_pins_.count(word) == 0 &&
-           !std::binary_search(pinned.begin(), pinned.end(), word);
+    return local_pins_.count(word) == 0 && !std::binary_search(pinned.begin(), pinned.end(), word);
   };
   const auto keep = std::partition(retired_.begin(), retired_.end(),
                                    [&](Retired& retired) { return !reusable(retired); });

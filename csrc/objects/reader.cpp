@@ -28,9 +28,9 @@ bool try_next(const Status& status, const Link& link) {
 }
 
 void say_fallback(const Key& key, const Status& why) {
-  log_warn_once("reading from owner " + key.owner.short_name() +
-                " over the node socket, which is slow, because no better door is open: " +
-                why.message());
+  log_warn_once(
+      "reading from owner " + key.owner.short_name() +
+      " over the node socket, which is slow, because no better door is open: " + why.message());
 }
 
 }  // namespace
@@ -89,8 +89,8 @@ Status Reader::with_link(const Key& key, Deadline deadline,
     auto opened = link(key.owner, &key, deadline);
     const Status status = opened ? action(opened.value()) : opened.status();
     // A dead owner's doors are lost as well, which looks as if none had ever been open.
-    const bool lost = status.code() == Code::peer_lost ||
-                      (opened && status.code() == Code::unavailable);
+    const bool lost =
+        status.code() == Code::peer_lost || (opened && status.code() == Code::unavailable);
     if (!lost || (opened && opened.value()->alive())) return status;
     if (opened) forget(key.owner.owner, opened.value());
     // A second break in a row is the owner's death rather than a hiccup of the connection.
@@ -200,13 +200,16 @@ std::vector<Reader::Way> Reader::ways(const Link& link) const {
 }
 
 Status Reader::no_way(const Link& link, const Key& key) const {
-  std::string why = "no door leads to owner " + key.owner.short_name() + " (allowed: " +
-                    doors_.describe() + ")";
+  std::string why =
+      "no door leads to owner " + key.owner.short_name() + " (allowed: " + doors_.describe() + ")";
   if (doors_.allows(kShmDoor))
     why += link.on_node() ? "; shm: " + link.shm_refused() : "; shm: the owner is on another node";
+  const char* closed = link.welcome().trusted
+                           ? ": the owner did not open it, or it was lost"
+                           : ": owners open it to stores with their secret= only";
   for (const auto& door : context_.exposure->doors())
     if (doors_.allows(door->name()) && !link.channel(door->name()))
-      why += "; " + door->name() + ": the owner did not open it, or it was lost";
+      why += "; " + door->name() + closed;
   return {Code::unavailable, why};
 }
 
@@ -261,8 +264,7 @@ Expected<Lease> Reader::get_remote(const std::shared_ptr<Link>& link, const Key&
   auto buffer = buffer_for(key.length);
   if (!buffer) return buffer.status();
   Lease lease;
-  lease.memory =
-      buffer.value()->span().slice(kHeaderSize, static_cast<std::size_t>(key.length));
+  lease.memory = buffer.value()->span().slice(kHeaderSize, static_cast<std::size_t>(key.length));
   lease.writable = true;
   lease.holder = buffer.value();
   if (stored) {
@@ -328,8 +330,8 @@ std::vector<Expected<Lease>> Reader::get_batch(const std::vector<Key>& keys,
     if (!confirm(opened.value(), key, key.length, deadline).ok()) continue;
     auto buffer = buffer_for(key.length);
     if (!buffer) continue;
-    auto read = std::make_unique<DoorRead>(opened.value(), open_ways.front().door, key,
-                                           buffer.value());
+    auto read =
+        std::make_unique<DoorRead>(opened.value(), open_ways.front().door, key, buffer.value());
     if (read->start(deadline).ok()) under_way[i] = std::move(read);
   }
   std::vector<Expected<Lease>> results;
@@ -338,8 +340,8 @@ std::vector<Expected<Lease>> Reader::get_batch(const std::vector<Key>& keys,
     if (under_way[i] && under_way[i]->finish(deadline).ok()) {
       Lease lease;
       lease.holder = under_way[i]->buffer();
-      lease.memory = under_way[i]->buffer()->span().slice(
-          kHeaderSize, static_cast<std::size_t>(keys[i].length));
+      lease.memory = under_way[i]->buffer()->span().slice(kHeaderSize,
+                                                          static_cast<std::size_t>(keys[i].length));
       lease.writable = true;
       lease.door = under_way[i]->door_name();
       results.emplace_back(std::move(lease));

@@ -22,7 +22,8 @@ struct ReadOptions {
   bool writable = false;  // a private copy, or a copy-on-write mapping
 };
 
-// All methods: any thread; they block until the deadline at most. No lock is held across a transfer.
+// All methods: any thread; they block until the deadline at most. No lock is held across a
+// transfer.
 class Reader {
  public:
   Reader(std::shared_ptr<Owner> owner, LinkContext context, std::shared_ptr<memory::Pool> pool,
@@ -76,8 +77,8 @@ class Reader {
   // counts for whether there are so many.
   Status confirm(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t length,
                  Deadline deadline) const;
-  // Runs `action` with a link to the key's owner; once more with a new one if the owner was replaced or
-  // the connection broke.
+  // Runs `action` with a link to the key's owner; once more with a new one if the owner was
+  // replaced or the connection broke.
   Status with_link(const Key& key, Deadline deadline,
                    const std::function<Status(const std::shared_ptr<Link>&)>& action);
   std::vector<Status> ask_each(Kind kind, const std::vector<Key>& keys, bool force,

@@ -12,17 +12,16 @@ Status short_request() { return {Code::protocol, "a request ends before it says 
 Status too_many() { return {Code::protocol, "a request for more objects than one may name"}; }
 
 Status untrusted(const char* what) {
-  return {Code::denied,
-          std::string(what) + " in another process needs the job's secret: create both stores with "
-                              "Store.from_mpi(), or give them the same secret="};
+  return {Code::denied, std::string(what) +
+                            " in another process needs the job's secret: create both stores with "
+                            "Store.from_mpi(), or give them the same secret="};
 }
 
 // Keeps an object's block from reuse while it is sent.
 std::shared_ptr<const void> hold(std::shared_ptr<Owner> owner, const memory::Block& block) {
-  return std::shared_ptr<const void>(static_cast<const void*>(block.data),
-                                     [owner = std::move(owner), block](const void*) {
-                                       owner->unpin(block);
-                                     });
+  return std::shared_ptr<const void>(
+      static_cast<const void*>(block.data),
+      [owner = std::move(owner), block](const void*) { owner->unpin(block); });
 }
 
 }  // namespace
@@ -73,8 +72,7 @@ void Service::handle(Kind kind, ConstSpan body, ConstSpan payload, std::vector<F
     case Kind::fetch: status = fetch(in, to); break;
     case Kind::wait: status = wait(in, caller, responder); break;
     case Kind::pin_table: status = pin_table(in, std::move(fds), caller, to); break;
-    default:
-      status = Status(Code::protocol, "a request of an unknown kind");
+    default: status = Status(Code::protocol, "a request of an unknown kind");
   }
   if (!status.ok()) to.reply(status);
 }
@@ -121,16 +119,14 @@ Status Service::segment(WireReader& in, const Caller& caller, Responder& to) {
   const auto id = in.get<std::uint16_t>();
   const bool writable = in.get<std::uint8_t>() != 0;
   if (!in.at_end()) return short_request();
-  if (!caller.local)
-    return {Code::unavailable, "segments are handed over on their node only"};
+  if (!caller.local) return {Code::unavailable, "segments are handed over on their node only"};
   if (writable && !caller.trusted) return untrusted("storing objects");
   if (!writable) {
     const Status known = owner_->check(object.object_id, object.capability);
     if (!known.ok()) return known;
   }
   const memory::Segment* segment = owner_->arena().segment(id);
-  if (segment == nullptr)
-    return {Code::not_found, "there is no segment " + std::to_string(id)};
+  if (segment == nullptr) return {Code::not_found, "there is no segment " + std::to_string(id)};
   auto fd = writable ? segment->reopen_writable() : segment->reopen_read_only();
   if (!fd) return fd.status();
   std::vector<Fd> fds;
@@ -256,19 +252,19 @@ Status Service::wait(WireReader& in, const Caller& caller, const std::shared_ptr
   if (patience < 0) return {Code::invalid, "a negative patience"};
   std::weak_ptr<Owner> weak = owner_;
   const Waiting waiting{caller.connection, patience};
-  owner_->when_published(object.object_id, object.capability, waiting, [weak, object,
-                                                                        to](Status status) {
-    const auto owner = weak.lock();
-    if (!status.ok() || !owner) {
-      to->reply(status.ok() ? Status(Code::closed, "the owner closed its store") : status);
-      return;
-    }
-    auto key = owner->locate(object.object_id, object.capability);
-    if (key)
-      to->reply({}, key->encode());
-    else
-      to->reply(key.status());
-  });
+  owner_->when_published(
+      object.object_id, object.capability, waiting, [weak, object, to](Status status) {
+        const auto owner = weak.lock();
+        if (!status.ok() || !owner) {
+          to->reply(status.ok() ? Status(Code::closed, "the owner closed its store") : status);
+          return;
+        }
+        auto key = owner->locate(object.object_id, object.capability);
+        if (key)
+          to->reply({}, key->encode());
+        else
+          to->reply(key.status());
+      });
   return {};
 }
 

@@ -71,8 +71,7 @@ Status confirm_in_segment(const std::shared_ptr<Link>& link, const Key& key, Dea
   if (!segment) return segment.status();
   if (!segment.value()->covers(key.offset, kHeaderSize))
     return {Code::invalid, "the key points outside of its segment"};
-  const auto& header =
-      *reinterpret_cast<const ObjectHeader*>(segment.value()->data() + key.offset);
+  const auto& header = *reinterpret_cast<const ObjectHeader*>(segment.value()->data() + key.offset);
   const bool same = header.is(key.object_id, key.generation) && header.length == key.length;
   return same ? Status() : gone(key);
 }
@@ -97,12 +96,12 @@ Status read_live_memory(const std::shared_ptr<Link>& link, const Key& key, std::
       ::sched_yield();
       continue;
     }
-    if (live_offset > key.length ||
-        !segment.value()->covers(key.offset, kHeaderSize + live_offset))
+    if (live_offset > key.length || !segment.value()->covers(key.offset, kHeaderSize + live_offset))
       return {Code::invalid, "the header of " + key.describe() + " is garbled"};
     std::size_t described = 0;
     if (offset < live_offset) {
-      described = static_cast<std::size_t>(std::min<std::uint64_t>(into.size, live_offset - offset));
+      described =
+          static_cast<std::size_t>(std::min<std::uint64_t>(into.size, live_offset - offset));
       std::memcpy(into.data, block + kHeaderSize + offset, described);
     }
     const Span rest = into.slice(described, into.size - described);

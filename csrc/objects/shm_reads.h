@@ -1,6 +1,6 @@
 #pragma once
-// The shm door: objects of another process on this node. None of it needs the owner to run, once its
-// segment is mapped.
+// The shm door: objects of another process on this node. None of it needs the owner to run, once
+// its segment is mapped.
 
 #include "base/clock.h"
 #include "objects/doors.h"

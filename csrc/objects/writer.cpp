@@ -61,8 +61,7 @@ Status through_door(Link& link, const fabric::DoorHandle& door, const Remote& re
   if (!channel) return {Code::unavailable, "the " + door->name() + " door is not open"};
   std::shared_ptr<fabric::RemoteRegion> region;
   if (channel->one_sided()) {
-    auto imported =
-        link.region(door->name(), remote.segment, segment_key(link, remote), deadline);
+    auto imported = link.region(door->name(), remote.segment, segment_key(link, remote), deadline);
     if (!imported) return imported.status();
     region = std::move(imported).value();
   }
@@ -116,9 +115,9 @@ Status fill(Link& link, const Exposure& exposure, const DoorChoice& doors, const
     if (decided()) return last;
   }
   if (!doors.allows(kSocketDoor)) return last;
-  log_warn_once("storing at owner " + link.address().short_name() +
-                " over the node socket, which is slow, because no better door is open: " +
-                last.message());
+  log_warn_once(
+      "storing at owner " + link.address().short_name() +
+      " over the node socket, which is slow, because no better door is open: " + last.message());
   return through_socket(link, remote, parts, deadline);
 }
 

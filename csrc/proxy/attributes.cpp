@@ -39,9 +39,8 @@ PyObject* get_from_instance_dict(PyObject* self, PyObject* name) {
 
 PyObject* get_in_subclass(PyObject* self, PyObject* name) {
   if (!holds(names.always_forwarded, name)) {
-    PyObject* found = defined_by_subclass(Py_TYPE(self), name)
-                          ? PyObject_GenericGetAttr(self, name)
-                          : get_from_instance_dict(self, name);
+    PyObject* found = defined_by_subclass(Py_TYPE(self), name) ? PyObject_GenericGetAttr(self, name)
+                                                               : get_from_instance_dict(self, name);
     if (found != nullptr) return found;
     if (PyErr_Occurred()) {
       // As with Proxy.__getattr__ in Python: a slot that is not set is looked for in the target.
@@ -118,9 +117,8 @@ PyObject* delete_attribute(PyObject* self, PyObject* name) {
 }
 
 PyObject* init_subclass(PyObject* cls, PyObject* args, PyObject* kwargs) {
-  Ref next = Ref::steal(
-      PyObject_CallFunctionObjArgs(reinterpret_cast<PyObject*>(&PySuper_Type), types.proxy, cls,
-                                   nullptr));
+  Ref next = Ref::steal(PyObject_CallFunctionObjArgs(reinterpret_cast<PyObject*>(&PySuper_Type),
+                                                     types.proxy, cls, nullptr));
   if (!next) return nullptr;
   Ref method = Ref::steal(PyObject_GetAttrString(next.get(), "__init_subclass__"));
   if (!method) return nullptr;
@@ -130,8 +128,7 @@ PyObject* init_subclass(PyObject* cls, PyObject* args, PyObject* kwargs) {
   auto* type = reinterpret_cast<PyTypeObject*>(cls);
   Ref getattribute = Ref::steal(PyUnicode_InternFromString("__getattribute__"));
   if (!getattribute) return nullptr;
-  if (!defined_by_subclass(type, names.getattr) &&
-      !defined_by_subclass(type, getattribute.get())) {
+  if (!defined_by_subclass(type, names.getattr) && !defined_by_subclass(type, getattribute.get())) {
     type->tp_getattro = get_attribute;
   }
   return done.release();

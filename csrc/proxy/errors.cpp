@@ -37,10 +37,10 @@ void raise_factory_error(ProxyObject* proxy, PyObject* cause) {
     PyErr_Clear();
     reason = Ref::steal(PyUnicode_FromString("(without a printable message)"));
   }
-  Ref message = Ref::steal(PyUnicode_FromFormat(
-      "cannot resolve the proxy: its factory (%s) raised %s: %U",
-      proxy->factory != nullptr ? Py_TYPE(proxy->factory)->tp_name : "none",
-      Py_TYPE(cause)->tp_name, reason.get()));
+  Ref message = Ref::steal(
+      PyUnicode_FromFormat("cannot resolve the proxy: its factory (%s) raised %s: %U",
+                           proxy->factory != nullptr ? Py_TYPE(proxy->factory)->tp_name : "none",
+                           Py_TYPE(cause)->tp_name, reason.get()));
   if (message) raise_resolve_error(message.get(), cause);
 }
 

@@ -13,8 +13,14 @@ using pshpc::proxy::Ref;
 // The types and names live in globals, so that no operation has to look for them: one interpreter
 // a process, as with numpy.
 PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "proxystore_hpc._proxy", "The lazy object proxy, as a C type.", -1,
-    nullptr,               nullptr,                 nullptr,                              nullptr,
+    PyModuleDef_HEAD_INIT,
+    "proxystore_hpc._proxy",
+    "The lazy object proxy, as a C type.",
+    -1,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
     nullptr,
 };
 

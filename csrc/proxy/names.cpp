@@ -15,10 +15,9 @@ namespace {
 // and give a copy of the target. Without them, both copy functions go by __reduce_ex__.
 // So is __array_struct__: by it numpy makes an array without the unit of dates. It has other ways.
 constexpr const char* kOwn[] = {
-    "__class__",     "__init__",     "__repr__",    "__hash__",    "__sizeof__",
-    "__getattr__",   "__setattr__",  "__delattr__", "__copy__",    "__getattribute__",
-    "__deepcopy__",  "__reduce__",   "__reduce_ex__",
-    "__array_struct__",
+    "__class__",    "__init__",    "__repr__",      "__hash__",         "__sizeof__",
+    "__getattr__",  "__setattr__", "__delattr__",   "__copy__",         "__getattribute__",
+    "__deepcopy__", "__reduce__",  "__reduce_ex__", "__array_struct__",
 };
 
 constexpr const char* kAlwaysForwarded[] = {

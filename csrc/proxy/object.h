@@ -8,8 +8,7 @@ namespace pshpc::proxy {
 
 /// A lazy proxy. Everything in it is guarded by the GIL.
 struct ProxyObject {
-  PyObject_HEAD
-  vectorcallfunc vectorcall;
+  PyObject_HEAD vectorcallfunc vectorcall;
   PyObject* factory;        // null before __init__ and after deletion
   PyObject* target;         // null until resolved
   PyObject* default_class;  // null: not known without resolving

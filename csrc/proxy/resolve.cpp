@@ -66,8 +66,8 @@ std::shared_ptr<Resolution> await_resolution(ProxyObject* proxy, unsigned long t
     Py_BEGIN_ALLOW_THREADS;
     {
       std::unique_lock lock(resolution->mutex);
-      ended = resolution->changed.wait_for(lock, kSignalInterval,
-                                           [&] { return resolution->ended; });
+      ended =
+          resolution->changed.wait_for(lock, kSignalInterval, [&] { return resolution->ended; });
     }
     Py_END_ALLOW_THREADS;
     interrupted = !ended && PyErr_CheckSignals() < 0;

@@ -162,7 +162,7 @@ PyObject* next(PyObject* self) {
   return Py_TYPE(target.get())->tp_iternext(target.get());
 }
 
-template <unaryfunc PyAsyncMethods::*slot>
+template <unaryfunc PyAsyncMethods::* slot>
 PyObject* asynchronous(PyObject* self, const char* message) {
   Ref target = target_of(self);
   if (!target) return nullptr;
@@ -211,67 +211,66 @@ PyObject* call_target(PyObject* self, PyObject* const* args, size_t flagged_coun
 }
 
 void append_forwarding_slots(std::vector<PyType_Slot>& slots) {
-  slots.insert(
-      slots.end(),
-      {
-          slot(Py_tp_call, PyVectorcall_Call),
-          slot(Py_tp_str, unary<PyObject_Str>),
-          slot(Py_tp_hash, hash),
-          slot(Py_tp_richcompare, compare),
-          slot(Py_tp_iter, unary<PyObject_GetIter>),
-          slot(Py_tp_iternext, next),
-          slot(Py_bf_getbuffer, get_buffer),
+  slots.insert(slots.end(),
+               {
+                   slot(Py_tp_call, PyVectorcall_Call),
+                   slot(Py_tp_str, unary<PyObject_Str>),
+                   slot(Py_tp_hash, hash),
+                   slot(Py_tp_richcompare, compare),
+                   slot(Py_tp_iter, unary<PyObject_GetIter>),
+                   slot(Py_tp_iternext, next),
+                   slot(Py_bf_getbuffer, get_buffer),
 
-          slot(Py_am_await, await_target),
-          slot(Py_am_aiter, async_iterator),
-          slot(Py_am_anext, async_next),
+                   slot(Py_am_await, await_target),
+                   slot(Py_am_aiter, async_iterator),
+                   slot(Py_am_anext, async_next),
 
-          slot(Py_mp_length, measure<PyObject_Size>),
-          slot(Py_mp_subscript, get_item),
-          slot(Py_mp_ass_subscript, set_item),
-          slot(Py_sq_length, measure<PyObject_Size>),
-          slot(Py_sq_item, get_item_at),
-          slot(Py_sq_ass_item, set_item_at),
-          slot(Py_sq_contains, contains),
+                   slot(Py_mp_length, measure<PyObject_Size>),
+                   slot(Py_mp_subscript, get_item),
+                   slot(Py_mp_ass_subscript, set_item),
+                   slot(Py_sq_length, measure<PyObject_Size>),
+                   slot(Py_sq_item, get_item_at),
+                   slot(Py_sq_ass_item, set_item_at),
+                   slot(Py_sq_contains, contains),
 
-          slot(Py_nb_bool, as_bool),
-          slot(Py_nb_int, unary<PyNumber_Long>),
-          slot(Py_nb_float, unary<PyNumber_Float>),
-          slot(Py_nb_index, as_index),
-          slot(Py_nb_negative, unary<PyNumber_Negative>),
-          slot(Py_nb_positive, unary<PyNumber_Positive>),
-          slot(Py_nb_absolute, unary<PyNumber_Absolute>),
-          slot(Py_nb_invert, unary<PyNumber_Invert>),
+                   slot(Py_nb_bool, as_bool),
+                   slot(Py_nb_int, unary<PyNumber_Long>),
+                   slot(Py_nb_float, unary<PyNumber_Float>),
+                   slot(Py_nb_index, as_index),
+                   slot(Py_nb_negative, unary<PyNumber_Negative>),
+                   slot(Py_nb_positive, unary<PyNumber_Positive>),
+                   slot(Py_nb_absolute, unary<PyNumber_Absolute>),
+                   slot(Py_nb_invert, unary<PyNumber_Invert>),
 
-          slot(Py_nb_add, binary<PyNumber_Add>),
-          slot(Py_nb_subtract, binary<PyNumber_Subtract>),
-          slot(Py_nb_multiply, binary<PyNumber_Multiply>),
-          slot(Py_nb_matrix_multiply, binary<PyNumber_MatrixMultiply>),
-          slot(Py_nb_true_divide, binary<PyNumber_TrueDivide>),
-          slot(Py_nb_floor_divide, binary<PyNumber_FloorDivide>),
-          slot(Py_nb_remainder, binary<PyNumber_Remainder>),
-          slot(Py_nb_divmod, binary<PyNumber_Divmod>),
-          slot(Py_nb_power, ternary<PyNumber_Power>),
-          slot(Py_nb_lshift, binary<PyNumber_Lshift>),
-          slot(Py_nb_rshift, binary<PyNumber_Rshift>),
-          slot(Py_nb_and, binary<PyNumber_And>),
-          slot(Py_nb_xor, binary<PyNumber_Xor>),
-          slot(Py_nb_or, binary<PyNumber_Or>),
+                   slot(Py_nb_add, binary<PyNumber_Add>),
+                   slot(Py_nb_subtract, binary<PyNumber_Subtract>),
+                   slot(Py_nb_multiply, binary<PyNumber_Multiply>),
+                   slot(Py_nb_matrix_multiply, binary<PyNumber_MatrixMultiply>),
+                   slot(Py_nb_true_divide, binary<PyNumber_TrueDivide>),
+                   slot(Py_nb_floor_divide, binary<PyNumber_FloorDivide>),
+                   slot(Py_nb_remainder, binary<PyNumber_Remainder>),
+                   slot(Py_nb_divmod, binary<PyNumber_Divmod>),
+                   slot(Py_nb_power, ternary<PyNumber_Power>),
+                   slot(Py_nb_lshift, binary<PyNumber_Lshift>),
+                   slot(Py_nb_rshift, binary<PyNumber_Rshift>),
+                   slot(Py_nb_and, binary<PyNumber_And>),
+                   slot(Py_nb_xor, binary<PyNumber_Xor>),
+                   slot(Py_nb_or, binary<PyNumber_Or>),
 
-          slot(Py_nb_inplace_add, in_place<PyNumber_InPlaceAdd>),
-          slot(Py_nb_inplace_subtract, in_place<PyNumber_InPlaceSubtract>),
-          slot(Py_nb_inplace_multiply, in_place<PyNumber_InPlaceMultiply>),
-          slot(Py_nb_inplace_matrix_multiply, in_place<PyNumber_InPlaceMatrixMultiply>),
-          slot(Py_nb_inplace_true_divide, in_place<PyNumber_InPlaceTrueDivide>),
-          slot(Py_nb_inplace_floor_divide, in_place<PyNumber_InPlaceFloorDivide>),
-          slot(Py_nb_inplace_remainder, in_place<PyNumber_InPlaceRemainder>),
-          slot(Py_nb_inplace_power, in_place_power),
-          slot(Py_nb_inplace_lshift, in_place<PyNumber_InPlaceLshift>),
-          slot(Py_nb_inplace_rshift, in_place<PyNumber_InPlaceRshift>),
-          slot(Py_nb_inplace_and, in_place<PyNumber_InPlaceAnd>),
-          slot(Py_nb_inplace_xor, in_place<PyNumber_InPlaceXor>),
-          slot(Py_nb_inplace_or, in_place<PyNumber_InPlaceOr>),
-      });
+                   slot(Py_nb_inplace_add, in_place<PyNumber_InPlaceAdd>),
+                   slot(Py_nb_inplace_subtract, in_place<PyNumber_InPlaceSubtract>),
+                   slot(Py_nb_inplace_multiply, in_place<PyNumber_InPlaceMultiply>),
+                   slot(Py_nb_inplace_matrix_multiply, in_place<PyNumber_InPlaceMatrixMultiply>),
+                   slot(Py_nb_inplace_true_divide, in_place<PyNumber_InPlaceTrueDivide>),
+                   slot(Py_nb_inplace_floor_divide, in_place<PyNumber_InPlaceFloorDivide>),
+                   slot(Py_nb_inplace_remainder, in_place<PyNumber_InPlaceRemainder>),
+                   slot(Py_nb_inplace_power, in_place_power),
+                   slot(Py_nb_inplace_lshift, in_place<PyNumber_InPlaceLshift>),
+                   slot(Py_nb_inplace_rshift, in_place<PyNumber_InPlaceRshift>),
+                   slot(Py_nb_inplace_and, in_place<PyNumber_InPlaceAnd>),
+                   slot(Py_nb_inplace_xor, in_place<PyNumber_InPlaceXor>),
+                   slot(Py_nb_inplace_or, in_place<PyNumber_InPlaceOr>),
+               });
 }
 
 }  // namespace pshpc::proxy

@@ -172,7 +172,7 @@ PyObject* represent(PyObject* self) {
 }
 
 /// A field that can be set and deleted, and that raises AttributeError while it is empty.
-template <PyObject* ProxyObject::*field>
+template <PyObject* ProxyObject::* field>
 PyObject* get_field(PyObject* self, void* name) {
   PyObject* value = as_proxy(self)->*field;
   if (value == nullptr) PyErr_SetString(PyExc_AttributeError, static_cast<const char*>(name));
@@ -180,13 +180,13 @@ PyObject* get_field(PyObject* self, void* name) {
 }
 
 /// A field that reads as None while it is empty.
-template <PyObject* ProxyObject::*field>
+template <PyObject* ProxyObject::* field>
 PyObject* get_optional_field(PyObject* self, void*) {
   PyObject* value = as_proxy(self)->*field;
   return Ref::share(value != nullptr ? value : Py_None).release();
 }
 
-template <PyObject* ProxyObject::*field, bool none_is_empty>
+template <PyObject* ProxyObject::* field, bool none_is_empty>
 int set_field(PyObject* self, PyObject* value, void* name) {
   PyObject*& place = as_proxy(self)->*field;
   if (value == nullptr && place == nullptr) {
@@ -211,13 +211,13 @@ PyObject* get_resolved(PyObject* self, void*) {
   return PyBool_FromLong(as_proxy(self)->target != nullptr);
 }
 
-template <PyObject* ProxyObject::*field>
+template <PyObject* ProxyObject::* field>
 constexpr PyGetSetDef optional_field(const char* name, const char* documentation) {
   return {name, get_optional_field<field>, set_field<field, true>, documentation,
           const_cast<char*>(name)};
 }
 
-template <PyObject* ProxyObject::*field>
+template <PyObject* ProxyObject::* field>
 constexpr PyGetSetDef plain_field(const char* name, const char* documentation) {
   return {name, get_field<field>, set_field<field, false>, documentation, const_cast<char*>(name)};
 }
@@ -249,13 +249,14 @@ PyType_Slot slot(int id, Pointer* pointer) {
 }
 
 PyTypeObject* make_type(unsigned long flags, std::vector<PyType_Slot> slots, PyObject* bases) {
-  slots.insert(slots.end(), {slot(Py_tp_dealloc, deallocate), slot(Py_tp_traverse, traverse),
-                             slot(Py_tp_clear, clear), {0, nullptr}});
-  PyType_Spec spec = {
-      "proxystore_hpc.proxy.Proxy", sizeof(ProxyObject), 0,
-      static_cast<unsigned>(Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-                            flags),
-      slots.data()};
+  slots.insert(slots.end(), {slot(Py_tp_dealloc, deallocate),
+                             slot(Py_tp_traverse, traverse),
+                             slot(Py_tp_clear, clear),
+                             {0, nullptr}});
+  PyType_Spec spec = {"proxystore_hpc.proxy.Proxy", sizeof(ProxyObject), 0,
+                      static_cast<unsigned>(Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+                                            Py_TPFLAGS_HAVE_VECTORCALL | flags),
+                      slots.data()};
   return reinterpret_cast<PyTypeObject*>(PyType_FromSpecWithBases(&spec, bases));
 }
 

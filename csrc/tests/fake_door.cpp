@@ -153,8 +153,7 @@ Expected<std::shared_ptr<fabric::Channel>> FakeDoor::connect(ConstSpan address,
     if (found == everyone().doors.end()) return Status(Code::unavailable, "no such fake door");
     peer = found->second;
   }
-  auto channel =
-      std::make_shared<FakeChannel>(shared_from_this(), peer, local_token, remote_token);
+  auto channel = std::make_shared<FakeChannel>(shared_from_this(), peer, local_token, remote_token);
   std::lock_guard<std::mutex> lock(mutex_);
   channels_[local_token] = channel;
   return std::shared_ptr<fabric::Channel>(std::move(channel));

@@ -39,8 +39,8 @@ struct Pair {
     return reader->reader().get(key, {}, deadline);
   }
   Status put_to(ConstSpan bytes, Deadline deadline = in_time()) {
-    auto key = reader->reader().put_to(owner->owner()->self(), bytes.size, {{0, bytes}}, {},
-                                       deadline);
+    auto key =
+        reader->reader().put_to(owner->owner()->self(), bytes.size, {{0, bytes}}, {}, deadline);
     if (key.ok()) last = key.value();
     return key.status();
   }
@@ -139,7 +139,8 @@ TEST(door_live_memory_is_not_closed_under_a_send) {
   REQUIRE(handle.ok());
   CHECK(pair.get(handle.value()->key()).ok());
   pair.there->hold_out = true;
-  std::thread reading([&] { static_cast<void>(pair.get(handle.value()->key(), Deadline::after(kSecond))); });
+  std::thread reading(
+      [&] { static_cast<void>(pair.get(handle.value()->key(), Deadline::after(kSecond))); });
   CHECK(eventually([&] { return pair.owner->owner()->sending(handle.value()->key()); }));
   CHECK_EQ(handle.value()->close(Deadline::after(kShort)).code(), Code::timed_out);
   pair.there->release();
@@ -199,8 +200,9 @@ TEST(door_reads_into_the_callers_memory_that_time_out) {
     auto into = std::make_unique<Bytes>(5000);
     pair.here->hold_out = true;
     const Nanoseconds begin = now();
-    CHECK_EQ(pair.reader->reader().read_into(key, 0, *into, Deadline::after(kShort)).status().code(),
-             Code::timed_out);
+    CHECK_EQ(
+        pair.reader->reader().read_into(key, 0, *into, Deadline::after(kShort)).status().code(),
+        Code::timed_out);
     CHECK(now() - begin < 2 * kSecond);
     into.reset();
     pair.here->release();
@@ -369,7 +371,8 @@ TEST(door_closing_ends_the_calls_that_wait) {
     std::atomic<int> ended{0};
     std::vector<std::thread> threads;
     threads.emplace_back([&] { ended += !pair.get(key).ok(); });
-    threads.emplace_back([&] { ended += !pair.reader->reader().wait_for(deferred, in_time()).ok(); });
+    threads.emplace_back(
+        [&] { ended += !pair.reader->reader().wait_for(deferred, in_time()).ok(); });
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     const Nanoseconds begin = now();
     pair.reader->close();

@@ -254,7 +254,8 @@ TEST(instance_stores_at_another_one) {
       CHECK(writer->reader().evict({key.value()}, false, in_time()).front().ok());
     }
     const auto& self = owner->owner()->self();
-    CHECK_EQ(writer->reader().put_to(self, 64 << 20, {}, {}, in_time()).status().code(), Code::full);
+    CHECK_EQ(writer->reader().put_to(self, 64 << 20, {}, {}, in_time()).status().code(),
+             Code::full);
     CHECK_EQ(writer->reader().put_to(self, 1, {{1, Bytes(1)}}, {}, in_time()).status().code(),
              Code::invalid);
     CHECK_EQ(writer->reader().put_to(self, 1, {}, {-1, 0}, in_time()).status().code(),
@@ -430,12 +431,12 @@ TEST(instance_of_an_owner_that_was_killed) {
   ::kill(child, SIGSTOP);
   REQUIRE(::waitpid(child, nullptr, WUNTRACED) == child);
   CHECK(holds(reader->reader().get(key.value(), {}, in_time()), patterned(100'000)));
-  CHECK_EQ(reader->reader().exists({key.value()}, Deadline::after(50 * kMillisecond)).front().code(),
-           Code::timed_out);
+  CHECK_EQ(
+      reader->reader().exists({key.value()}, Deadline::after(50 * kMillisecond)).front().code(),
+      Code::timed_out);
   std::atomic<Code> told{Code::ok};
-  std::thread waiting([&] {
-    told = reader->reader().exists({key.value()}, in_time()).front().code();
-  });
+  std::thread waiting(
+      [&] { told = reader->reader().exists({key.value()}, in_time()).front().code(); });
   ::kill(child, SIGKILL);
   waiting.join();
   CHECK_EQ(told, Code::owner_gone);

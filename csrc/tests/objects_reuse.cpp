@@ -194,7 +194,8 @@ TEST(reuse_stress_of_all_operations) {
         owner->join(t);
         if (random.below(2) == 0) static_cast<void>(owner->grant_one_sided(t));
         for (int i = 0; i < 50; ++i) {
-          const std::size_t size = random.below(20) == 0 ? random.below(300'000) : random.below(500);
+          const std::size_t size =
+              random.below(20) == 0 ? random.below(300'000) : random.below(500);
           const std::uint64_t what = random.below(6);
           if (what == 0) {
             auto reservation = owner->reserve(size, t);
@@ -211,7 +212,8 @@ TEST(reuse_stress_of_all_operations) {
               if (key) mine.push_back(key.value());
             }
           } else if (what == 2) {
-            auto key = put(*owner, Bytes(size), {static_cast<Nanoseconds>(random.below(200'000)), 0});
+            auto key =
+                put(*owner, Bytes(size), {static_cast<Nanoseconds>(random.below(200'000)), 0});
             if (key) mine.push_back(key.value());
           } else if (!mine.empty()) {
             const std::size_t at = random.below(mine.size());

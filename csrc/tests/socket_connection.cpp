@@ -200,9 +200,8 @@ TEST(connection_that_was_never_admitted_is_closed_at_once) {
 TEST(connection_calls_can_be_ended_without_closing) {
   TestServer server;
   auto client = server.connect();
-  std::thread waiting([&] {
-    CHECK_EQ(client->call(kSilence, {}, soon()).status().code(), Code::closed);
-  });
+  std::thread waiting(
+      [&] { CHECK_EQ(client->call(kSilence, {}, soon()).status().code(), Code::closed); });
   CHECK(eventually([&] { return server.frames == 1; }));
   client->end_calls({Code::closed, "the store is closed"});
   waiting.join();
@@ -301,7 +300,8 @@ TEST(connection_to_a_process_that_accepts_none) {
   }
 }
 
-// The listener is always readable then: it must rest, not spin, and go on when there are some again.
+// The listener is always readable then: it must rest, not spin, and go on when there are some
+// again.
 TEST(connection_when_descriptors_run_out) {
   TestServer server;
   auto before = server.connect();
@@ -315,7 +315,8 @@ TEST(connection_when_descriptors_run_out) {
   tight.rlim_cur = 64;
   REQUIRE(::setrlimit(RLIMIT_NOFILE, &tight) == 0);
   Fd waiting(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  for (int one = 0; (one = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) hoard.emplace_back(one);
+  for (int one = 0; (one = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;)
+    hoard.emplace_back(one);
   CHECK_EQ(errno, EMFILE);
   hoard.pop_back();
   auto last = connect_abstract(server.name(), soon());

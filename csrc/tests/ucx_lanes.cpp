@@ -17,7 +17,8 @@ constexpr const char* kSharedMemory =
     "4294967295 rma_bw#0\n#\n"
     "# | 93..8248 | copy-in | posix/memory |\n";
 constexpr const char* kTcp =
-    "#                 lane[0]:  1:tcp/lo.0 md[1]                -> md[1]/tcp/sysdev[255] rma_bw#0 am "
+    "#                 lane[0]:  1:tcp/lo.0 md[1]                -> md[1]/tcp/sysdev[255] rma_bw#0 "
+    "am "
     "am_bw#0 wireup\n";
 constexpr const char* kVerbs =
     "#                 lane[0]:  5:rc_mlx5/mlx5_0:1.0 md[4]      -> md[4]/ib/sysdev[0] rma#0 am "

@@ -45,8 +45,8 @@ bool has_pattern(ConstSpan bytes, std::uint64_t offset) {
 }
 
 // Around every threshold: short, copied by us, one fragment of a transport, rendezvous.
-const std::size_t kSizes[] = {0,     1,      84,     93,      2047,    2048,        2049,
-                              8192,  8257,   65535,  65536,   262144,  (1 << 20) + 1, 6 << 20};
+const std::size_t kSizes[] = {0,    1,    84,    93,    2047,   2048,          2049,
+                              8192, 8257, 65535, 65536, 262144, (1 << 20) + 1, 6 << 20};
 
 }  // namespace
 

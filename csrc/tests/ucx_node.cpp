@@ -54,8 +54,7 @@ UcxNode::~UcxNode() {
 
 bool UcxNode::holds(std::uint64_t offset, ConstSpan expected) {
   std::lock_guard<std::mutex> lock(mutex_);
-  return expected.empty() ||
-         std::memcmp(memory_.data + offset, expected.data, expected.size) == 0;
+  return expected.empty() || std::memcmp(memory_.data + offset, expected.data, expected.size) == 0;
 }
 
 Bytes UcxNode::hello() {
@@ -172,8 +171,9 @@ Status UcxNode::push(std::uint64_t offset, ConstSpan payload, double seconds) {
 
 void UcxNode::tell(std::uint32_t number, std::size_t payload, std::size_t padding) {
   const std::string text(padding, 'x');
-  channel_->send({encode({Kind::tell, number, 0, payload}, text), memory_.slice(0, payload), nullptr},
-                 nullptr);
+  channel_->send(
+      {encode({Kind::tell, number, 0, payload}, text), memory_.slice(0, payload), nullptr},
+      nullptr);
 }
 
 std::vector<std::uint32_t> UcxNode::heard() {
@@ -262,19 +262,15 @@ void UcxNode::arrived(const std::shared_ptr<Channel>& from, ConstSpan bytes, Spa
     --landing_;
   }
   switch (static_cast<Kind>(header.kind)) {
-    case Kind::echo:
-      return answer(from, header.id, {}, header.text);
-    case Kind::fetch:
-      return answer(from, header.id, memory_.slice(header.offset, header.size), {});
-    case Kind::push:
-      return answer(from, header.id, {}, {});
+    case Kind::echo: return answer(from, header.id, {}, header.text);
+    case Kind::fetch: return answer(from, header.id, memory_.slice(header.offset, header.size), {});
+    case Kind::push: return answer(from, header.id, {}, {});
     case Kind::tell: {
       std::lock_guard<std::mutex> lock(mutex_);
       heard_.push_back(static_cast<std::uint32_t>(header.id));
       return;
     }
-    case Kind::answer:
-      break;
+    case Kind::answer: break;
   }
   Pending* pending = forget(header.id);
   if (pending == nullptr) return;

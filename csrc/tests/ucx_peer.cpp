@@ -116,7 +116,8 @@ UcxPeer::UcxPeer(const fabric::ucx::Options& options, std::size_t memory) {
   if (::posix_spawn(&pid_, self, &actions, nullptr, arguments, pointers.data()) != 0) pid_ = -1;
   ::posix_spawn_file_actions_destroy(&actions);
 
-  if (pid_ > 0 && !(write_frame(wire_.get(), encode(options, memory)) && read_frame(wire_.get(), &hello_)))
+  if (pid_ > 0 &&
+      !(write_frame(wire_.get(), encode(options, memory)) && read_frame(wire_.get(), &hello_)))
     kill(SIGKILL), reap();
 }
 

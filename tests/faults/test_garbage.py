@@ -243,7 +243,7 @@ def test_requests_for_the_objects_of_others(server):
             (4, reference),
             (13, reference + struct.pack("<QQ", 0, 100)),
             (7, reference + struct.pack("<HB", 0, 0)),
-            (14, reference),
+            (14, reference + struct.pack("<q", 10**9)),
         ):
             raw.sendall(frame(kind, body))
             _, _, answer = receive_frame(raw)

@@ -111,8 +111,8 @@ def test_while_it_waits(make_peer, owner, reader):
 
 
 def test_while_it_receives(make_peer, owner):
-    fds = descriptors(owner)
     key = owner(lambda here: here.store.put(b"x" * (30 << 20)))
+    fds = descriptors(owner)
     reader = make_peer(name="store", doors=("socket",), cache_size=0)
     reader.start(lambda here: [here.store.get(key) for _ in range(1000)])
     time.sleep(0.5)

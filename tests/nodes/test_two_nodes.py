@@ -29,10 +29,11 @@ DOORS = ("socket", "ucx")
 
 @pytest.fixture
 def on_nodes(nodes, make_peer):
-    """Makes a peer on node 0 or 1, with a store there."""
+    """Makes a peer on node 0 or 1, with a store there; they share a secret."""
 
     def make(number, door, **options):
         require_door(door)
+        options.setdefault("secret", SECRET)
         node = nodes[number]
         return make_peer(
             launcher=node.launcher,
@@ -110,22 +111,36 @@ def test_live_memory_batches_evict_and_waiting(on_nodes, door):
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_storing_needs_the_secret(on_nodes, door):
-    owner = on_nodes(0, door, secret=SECRET)
-    friend = on_nodes(1, door, secret=SECRET)
+def test_storing_at_another(on_nodes, door):
+    owner, writer = on_nodes(0, door), on_nodes(1, door)
     address = owner.addresses[0]
-    key = friend(lambda here: here.store.put(np.arange(100_000), to=address))
-    assert owner(lambda here: int(here.store.get(key).sum())) == 4_999_950_000
-    for other in (None, bytes(16)[:15] + b"x"):
-        stranger = on_nodes(1, door, **({"secret": other} if other else {}))
-        with pytest.raises((AccessDeniedError, PeerError), match="secret"):
-            stranger(lambda here: here.store.put(1, to=address))
-        # A key opens the way to its object all the same.
-        assert stranger(lambda here: int(here.store.get(key)[5])) == 5
+    for name in ("nested", "array-f", "bytes", "array-empty"):
+        key = writer(lambda here: here.store.put(data.EXAMPLES[name](), to=address))  # noqa: B023
+        wrong = owner(lambda here: data.difference(here.store.get(key), data.EXAMPLES[name]()))  # noqa: B023
+        assert wrong is None
+
+
+@pytest.mark.parametrize("secret", [None, SECRET[::-1]], ids=["no-secret", "another-secret"])
+def test_without_the_secret_one_only_reads_what_one_has_keys_of(on_nodes, secret):
+    owner, stranger = on_nodes(0, "socket"), on_nodes(1, "socket", secret=secret)
+    address = owner.addresses[0]
+    with pytest.raises(AccessDeniedError, match="secret"):
+        stranger(lambda here: here.store.put(1, to=address))
+    key = owner(lambda here: here.store.put(np.arange(100_000)))
+    assert stranger(lambda here: int(here.store.get(key).sum())) == 4_999_950_000
+    with pytest.raises(AccessDeniedError, match="secret"):
+        stranger(lambda here: here.store.put(1, to=address))
+
+
+def test_transports_without_capabilities_need_the_secret(on_nodes):
+    owner, stranger = on_nodes(0, "ucx"), on_nodes(1, "ucx", secret=None)
+    key = owner(lambda here: here.store.put(1))
+    with pytest.raises(DoorUnavailableError, match="secret"):
+        stranger(lambda here: here.store.get(key))
 
 
 def test_a_forged_key_opens_nothing(on_nodes):
-    owner, reader = on_nodes(0, "socket", secret=SECRET), on_nodes(1, "socket")
+    owner, reader = on_nodes(0, "socket"), on_nodes(1, "socket", secret=None)
     packed = bytearray(bytes(owner(lambda here: here.store.put(b"secret"))))
     packed[40] ^= 1
     with pytest.raises(AccessDeniedError):

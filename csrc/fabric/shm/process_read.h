@@ -10,8 +10,8 @@
 
 namespace pshpc::fabric {
 
-// One copy, made by the kernel on the calling thread; the other process does not run. `pid` must come
-// from the kernel (peer_credentials), never from a message. Code::unavailable where the kernel
+// One copy, made by the kernel on the calling thread; the other process does not run. `pid` must
+// come from the kernel (peer_credentials), never from a message. Code::unavailable where the kernel
 // refuses (another user, ptrace scope, another pid namespace), Code::owner_gone when the process
 // ended.
 Status read_process(pid_t pid, std::uint64_t address, Span into);

@@ -8,7 +8,7 @@
 namespace pshpc::fabric {
 
 Expected<std::shared_ptr<MappedSegment>> MappedSegment::map(Fd fd, bool writable) {
-  struct stat facts {};
+  struct stat facts{};
   if (::fstat(fd.get(), &facts) != 0) return system_error("looking at a segment");
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0)

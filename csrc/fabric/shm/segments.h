@@ -13,8 +13,8 @@
 
 namespace pshpc::fabric {
 
-// A mapped segment. Views keep it by shared_ptr, so it may outlive the connection and its owner: the
-// memory goes when the last mapping does.
+// A mapped segment. Views keep it by shared_ptr, so it may outlive the connection and its owner:
+// the memory goes when the last mapping does.
 class MappedSegment {
  public:
   // Takes sizes from the descriptor itself, and refuses one that could shrink under the mapping.
@@ -29,8 +29,7 @@ class MappedSegment {
   Expected<Mapping> copy_on_write(std::uint64_t offset, std::size_t length) const;
 
  private:
-  MappedSegment(GuardedFd fd, Mapping mapping)
-      : fd_(std::move(fd)), mapping_(std::move(mapping)) {}
+  MappedSegment(GuardedFd fd, Mapping mapping) : fd_(std::move(fd)), mapping_(std::move(mapping)) {}
 
   GuardedFd fd_;
   Mapping mapping_;

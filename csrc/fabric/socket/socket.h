@@ -33,14 +33,17 @@ Expected<Fd> listen_tcp(const std::string& host, std::uint16_t port);
 Expected<std::uint16_t> local_port(int fd);
 Expected<Fd> connect_tcp(const std::string& host, std::uint16_t port, Deadline deadline);
 
-// Code::unavailable when nobody waits, Code::full when this process or machine has no descriptor left.
+// Code::unavailable when nobody waits, Code::full when this process or machine has no descriptor
+// left.
 Expected<Fd> accept_connection(int listener);
 
 // Up to this many descriptors travel with one frame.
 inline constexpr std::size_t kMaxFds = 8;
 
-// Bytes moved; 0 when the socket is full or empty for now. Code::peer_lost when the other end closed.
-Expected<std::size_t> send_some(int fd, ConstSpan first, ConstSpan second, const std::vector<int>& fds);
+// Bytes moved; 0 when the socket is full or empty for now. Code::peer_lost when the other end
+// closed.
+Expected<std::size_t> send_some(int fd, ConstSpan first, ConstSpan second,
+                                const std::vector<int>& fds);
 Expected<std::size_t> receive_some(int fd, Span into, std::vector<Fd>& fds);
 
 // Waits for poll() events; false when the deadline passed.

@@ -36,8 +36,7 @@ UcxChannel::UcxChannel(std::shared_ptr<Worker> worker, std::uint64_t local_token
 UcxChannel::~UcxChannel() { close(); }
 
 Expected<std::shared_ptr<UcxChannel>> UcxChannel::connect(std::shared_ptr<Worker> worker,
-                                                          const ProcessId& peer,
-                                                          ConstSpan address,
+                                                          const ProcessId& peer, ConstSpan address,
                                                           std::uint64_t local_token,
                                                           std::uint64_t remote_token) {
   if (peer.gone())
@@ -226,8 +225,8 @@ void UcxChannel::read(const RemoteRegion& region, std::uint64_t offset, Span int
   const auto& remote = static_cast<const Remote&>(region);
   Flight& flight = guard.depart(operation, "reading from", local_token_);
   const ucp_request_param_t params = callback_params(flight);
-  guard.settle(flight, ucp_get_nbx(endpoint_.handle(), into.data, into.size,
-                                   remote.address(offset), remote.key(), &params));
+  guard.settle(flight, ucp_get_nbx(endpoint_.handle(), into.data, into.size, remote.address(offset),
+                                   remote.key(), &params));
 }
 
 void UcxChannel::write(const RemoteRegion& region, std::uint64_t offset, ConstSpan from,
@@ -280,9 +279,7 @@ void UcxChannel::failed_locked(ucs_status_t why) {
     end_locked({Code::peer_lost, ended.message()});
 }
 
-void UcxChannel::died_locked() {
-  end_locked({Code::peer_lost, "the peer's process has ended"});
-}
+void UcxChannel::died_locked() { end_locked({Code::peer_lost, "the peer's process has ended"}); }
 
 void UcxChannel::end_locked(Status why) {
   if (!alive_.exchange(false)) return;

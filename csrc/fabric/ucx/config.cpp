@@ -48,8 +48,7 @@ bool may_use(const Options& options, std::initializer_list<const char*> transpor
 
 Settings wanted(const Options& options) {
   Settings settings;
-  if (!options.tls.empty())
-    settings.emplace_back("TLS", options.tls);
+  if (!options.tls.empty()) settings.emplace_back("TLS", options.tls);
   if (!options.net_devices.empty())
     settings.emplace_back("NET_DEVICES", options.net_devices);
   else if (!options.interface.empty())

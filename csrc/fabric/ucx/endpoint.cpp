@@ -46,8 +46,7 @@ void Endpoint::close_locked() {
   ucp_request_param_t params{};
   params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
   params.flags = UCP_EP_CLOSE_FLAG_FORCE;
-  const ucs_status_ptr_t request =
-      ucp_ep_close_nbx(std::exchange(handle_, nullptr), &params);
+  const ucs_status_ptr_t request = ucp_ep_close_nbx(std::exchange(handle_, nullptr), &params);
   // Given back now, released by UCX when the close is over.
   if (UCS_PTR_IS_PTR(request)) ucp_request_free(request);
 }

@@ -273,8 +273,8 @@ void Inbox::accept(std::list<Arrival>& batch, std::list<Arrival>::iterator at) {
   params.cb.recv_am = on_landed;
   params.user_data = &arrival;
   void* data = std::exchange(arrival.data, nullptr);
-  const ucs_status_ptr_t posted = ucp_am_recv_data_nbx(worker_.handle(), data, arrival.into.data,
-                                                       arrival.size, &params);
+  const ucs_status_ptr_t posted =
+      ucp_am_recv_data_nbx(worker_.handle(), data, arrival.into.data, arrival.size, &params);
   if (UCS_PTR_IS_PTR(posted))
     guard.wake();
   else

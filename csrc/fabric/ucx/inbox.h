@@ -43,8 +43,8 @@ struct Arrival {
   Inbox* inbox = nullptr;
   std::shared_ptr<Channel> channel;
   Bytes header;
-  Bytes small;             // a payload short enough to have been copied
-  void* data = nullptr;    // UCX's: a longer eager payload, or the rendezvous to accept
+  Bytes small;           // a payload short enough to have been copied
+  void* data = nullptr;  // UCX's: a longer eager payload, or the rendezvous to accept
   std::size_t size = 0;
   bool rendezvous = false;
   bool abandoned = false;  // only its callback is still to come

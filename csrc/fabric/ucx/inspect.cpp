@@ -46,7 +46,9 @@ Inventory parse_inventory(const std::string& printed) {
     if (words[0] == "component") inventory.components.push_back(last);
     if (words[0] == "md") domains[words[1]] = last;
     const std::size_t slash = last.find('/');
-    if (words[0] != "resource" || words.size() < 5 || words[2] != "md" || slash == std::string::npos) continue;
+    if (words[0] != "resource" || words.size() < 5 || words[2] != "md" ||
+        slash == std::string::npos)
+      continue;
     inventory.transports.push_back(
         {last.substr(0, slash), last.substr(slash + 1), domains[words[3]]});
   }

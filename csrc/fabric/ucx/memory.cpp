@@ -47,8 +47,7 @@ Status Registration::pack(Span span) {
 }
 
 Expected<std::shared_ptr<RemoteRegion>> Remote::unpack_locked(std::shared_ptr<Worker> worker,
-                                                              ucp_ep_h endpoint,
-                                                              ConstSpan handle) {
+                                                              ucp_ep_h endpoint, ConstSpan handle) {
   WireReader reader(handle);
   const auto base = reader.get<std::uint64_t>();
   const auto length = reader.get<std::uint64_t>();

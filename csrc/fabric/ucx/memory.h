@@ -38,8 +38,7 @@ class Registration {
 class Remote final : public RemoteRegion {
  public:
   static Expected<std::shared_ptr<RemoteRegion>> unpack_locked(std::shared_ptr<Worker> worker,
-                                                               ucp_ep_h endpoint,
-                                                               ConstSpan handle);
+                                                               ucp_ep_h endpoint, ConstSpan handle);
   ~Remote() override;
 
   ucp_rkey_h key() const { return key_; }

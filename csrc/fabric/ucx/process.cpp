@@ -23,8 +23,8 @@ std::string read_file(const std::string& path) {
   return n > 0 ? std::string(text.data(), static_cast<std::size_t>(n)) : "";
 }
 
-// Field 22 of /proc/<pid>/stat, counted after the name, which may hold anything but ends at the last
-// parenthesis. 0 if there is no such process.
+// Field 22 of /proc/<pid>/stat, counted after the name, which may hold anything but ends at the
+// last parenthesis. 0 if there is no such process.
 std::uint64_t start_time(pid_t pid) {
   const std::string text = read_file("/proc/" + std::to_string(pid) + "/stat");
   std::size_t at = text.rfind(')');
@@ -97,8 +97,7 @@ void DeathWatch::remove(Mourner& mourner) { processes_.erase(&mourner); }
 unsigned DeathWatch::check() {
   if (processes_.empty()) return 0;
   std::array<epoll_event, 16> events;
-  const int count =
-      ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+  const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
   unsigned deaths = 0;
   for (int i = 0; i < count; ++i) {
     auto* mourner = static_cast<Mourner*>(events[static_cast<std::size_t>(i)].data.ptr);

@@ -29,15 +29,13 @@ struct Flight {
   Operation* operation = nullptr;  // may be null
   const char* verb = "";           // "reading from", for messages
   bool is_send = false;
-  std::uint64_t token = 0;         // of the channel
+  std::uint64_t token = 0;  // of the channel
   Bytes header;
   std::shared_ptr<const void> keep;
   std::list<Flight>::iterator self;
 };
 
-class Worker final : public Source,
-                     public Drivable,
-                     public std::enable_shared_from_this<Worker> {
+class Worker final : public Source, public Drivable, public std::enable_shared_from_this<Worker> {
  public:
   static Expected<std::shared_ptr<Worker>> create(std::shared_ptr<Context> context);
   ~Worker() override;
