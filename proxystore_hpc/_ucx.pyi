@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
-class TransportInfo(TypedDict):
+class _TransportInfo(TypedDict):
     transport: str
     device: str
     domain: str
 
-class BuildConfig(TypedDict):
+class _BuildConfig(TypedDict):
     headers: str
     compiler: str
 
@@ -50,11 +50,11 @@ def version() -> str:
 def library_path() -> str:
     """File that libucp was loaded from."""
 
-def transports() -> list[TransportInfo]:
+def transports() -> list[_TransportInfo]:
     """All transports and devices that UCX finds here, whatever a door is restricted to."""
 
 def has_verbs() -> bool:
     """Whether this UCX can use InfiniBand and RoCE devices, if there are any."""
 
-def build_config() -> BuildConfig:
+def build_config() -> _BuildConfig:
     """What this module was compiled against."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import sys
 import time
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import proxystore_hpc
 from proxystore_hpc import Store
 from proxystore_hpc.exceptions import (
     ConfigError,
@@ -231,6 +233,17 @@ def test_arguments_that_cannot_be_meant(options, message):
 def test_names_that_are_none(name):
     with pytest.raises(ConfigError, match="name"):
         Store(name)
+
+
+@pytest.mark.parametrize(("part", "doors"), [("_ucx", ("ucx",)), ("_core", None)])
+def test_a_part_that_is_missing(monkeypatch, part, doors):
+    """A forced door that cannot be had is an error which says how to get it, not a fall-back."""
+    monkeypatch.setitem(sys.modules, f"proxystore_hpc.{part}", None)
+    monkeypatch.delattr(proxystore_hpc, part, raising=False)
+    with pytest.raises(DoorUnavailableError, match="cannot be used") as caught:
+        Store("wrong", doors=doors)
+    assert caught.value.door == ("ucx" if part == "_ucx" else "shm")
+    assert caught.value.reason
 
 
 def test_an_interface_that_is_not_there():

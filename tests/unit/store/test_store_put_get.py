@@ -229,3 +229,23 @@ def test_nothing_is_logged_by_ordinary_use(store, caplog):
     with caplog.at_level(logging.WARNING):
         store.get(store.put(np.arange(10)))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("bytes", lambda b: bytearray(b)),
+        ("bytes", lambda b: b[:-1] + b"\0"),
+        ("array-c", lambda a: a.astype("f4")),
+        ("array-c", lambda a: a.reshape(1000, 10)),
+        ("array-c", lambda a: a + (a == 5000)),
+        ("array-f", lambda a: np.ascontiguousarray(a)),
+        ("array-masked", lambda a: np.ma.masked_array(a.data, mask=False, fill_value=-1)),
+        ("array-subclass", lambda a: a.view(np.ndarray)),
+        ("array-object", lambda a: np.array([1, "two", [4]], dtype=object)),
+        ("nested", lambda d: {**d, "big": d["big"] * 2}),
+        ("memoryview", lambda v: v.cast("B")),
+    ],
+)
+def test_a_difference_would_be_noticed(name, change):
+    assert data.difference(change(data.EXAMPLES[name]()), data.EXAMPLES[name]()) is not None
