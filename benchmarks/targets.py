@@ -125,27 +125,39 @@ def put(scale: Scale) -> Rows:
 
 def empty(scale: Scale) -> Rows:
     """Put of arrays that lie in the arena already."""
-    with Store("benchmark", capacity=4 * scale.large + (64 << 20)) as store:
+    count = 8
+    with Store("benchmark", capacity=3 * count * scale.large + (64 << 20)) as store:
         for nbytes in (8, 1 << 20, scale.large):
-            held: list[Any] = []
-
-            def allocate(nbytes: int = nbytes, held: list[Any] = held) -> None:
-                held.append(store.empty(nbytes // 8))
-                held[0][0] = 1.5
-
-            def evict(key: Any, held: list[Any] = held) -> None:
-                held.clear()
-                store.evict(key)
-
+            fresh = FreshArrays(store, nbytes // 8, count)
             action = harness.Action(
-                partial(put_first, store, held), allocate, evict, clock=time.thread_time
+                fresh.put_next,
+                before=fresh.allocate,
+                after=fresh.evict,
+                loops=count,
+                clock=time.thread_time,
             )
             stats = harness.timed(action, seconds=scale.seconds / 3, most=2000, warm_up=20)
             yield at_most(f"put of an array of {harness.size(nbytes)} from empty()", 20 * US, stats)
 
 
-def put_first(store: Store, held: list[Any]) -> Any:
-    return store.put(held[0])
+class FreshArrays:
+    """Arrays from `Store.empty`, allocated and evicted together, put one by one."""
+
+    def __init__(self, store: Store, length: int, count: int) -> None:
+        self.store, self.length, self.count = store, length, count
+
+    def allocate(self) -> None:
+        self.arrays = [self.store.empty(self.length) for _ in range(self.count)]
+        for array in self.arrays:
+            array[0] = 1.5
+        self.keys: list[Any] = []
+
+    def put_next(self) -> None:
+        self.keys.append(self.store.put(self.arrays[len(self.keys)]))
+
+    def evict(self, _: object) -> None:
+        self.arrays.clear()
+        self.store.evict_batch(self.keys)
 
 
 @contextmanager

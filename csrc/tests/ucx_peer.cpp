@@ -132,7 +132,10 @@ bool UcxPeer::join(const Bytes& hello) {
   return write_frame(wire_.get(), hello) && read_frame(wire_.get(), &done);
 }
 
-void UcxPeer::kill(int signal) { ::kill(pid_, signal); }
+void UcxPeer::kill(int signal) {
+  // A pid of -1 would mean every process there is.
+  if (pid_ > 0) ::kill(pid_, signal);
+}
 
 void UcxPeer::stop() {
   kill(SIGSTOP);

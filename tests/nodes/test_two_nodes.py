@@ -209,6 +209,7 @@ def here_asks(here, key):
     return here.store.exists(key)
 
 
+@pytest.mark.full
 @pytest.mark.faults
 @pytest.mark.parametrize("door", DOORS)
 def test_a_wire_that_is_cut(nodes, on_nodes, door):

@@ -66,8 +66,10 @@ Settings wanted(const Options& options) {
   }
   // Packets of 8 KiB cost more than the bytes in them. Always, since both ends must agree.
   if (may_use(options, {"tcp"})) {
-    settings.emplace_back("TCP_TX_SEG_SIZE", "512K");
-    settings.emplace_back("TCP_RX_SEG_SIZE", "512K");
+    // 1.13 takes names of transport settings without the transport.
+    const std::string transport = version().at_least(1, 15) ? "TCP_" : "";
+    settings.emplace_back(transport + "TX_SEG_SIZE", "512K");
+    settings.emplace_back(transport + "RX_SEG_SIZE", "512K");
   }
   // Without RDMA a large message goes fastest in pieces that both sides copy at the same time:
   // process_vm_readv spends as long on finding the pages as on copying them.
