@@ -235,7 +235,7 @@ def test_names_that_are_none(name):
         Store(name)
 
 
-@pytest.mark.parametrize(("part", "doors"), [("_ucx", ("ucx",)), ("_core", None)])
+@pytest.mark.parametrize(("part", "doors"), [("_core", None)])
 def test_a_part_that_is_missing(monkeypatch, part, doors):
     """A forced door that cannot be had is an error which says how to get it, not a fall-back."""
     monkeypatch.setitem(sys.modules, f"proxystore_hpc.{part}", None)
