@@ -8,13 +8,15 @@ import struct
 from proxystore_hpc.exceptions import ConfigError
 
 _SIOCGIFADDR = 0x8915
+_SIOCGIFFLAGS = 0x8913
+_IFF_UP_AND_RUNNING = 0x1 | 0x40
 
 
 def address_of(interface: str) -> str:
     """The IPv4 address of a network interface; an address is returned as it is.
 
     Raises:
-        ConfigError: There is no such interface, or it has no address.
+        ConfigError: There is no such interface, it has no address, or no network is behind it.
     """
     try:
         socket.inet_aton(interface)
@@ -25,16 +27,19 @@ def address_of(interface: str) -> str:
     import fcntl
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        request = struct.pack("256s", interface[:15].encode())
         try:
-            packed = fcntl.ioctl(
-                probe.fileno(), _SIOCGIFADDR, struct.pack("256s", interface[:15].encode())
-            )
+            packed = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+            flags = fcntl.ioctl(probe.fileno(), _SIOCGIFFLAGS, request)
         except OSError as error:
             known = ", ".join(name for _, name in socket.if_nameindex())
             raise ConfigError(
                 f"interface: {interface!r} is no interface with an IPv4 address ({error}); this "
                 f"machine has {known}"
             ) from error
+    # UCX would pass over such a device, with no more than a warning.
+    if struct.unpack_from("H", flags, 16)[0] & _IFF_UP_AND_RUNNING != _IFF_UP_AND_RUNNING:
+        raise ConfigError(f"interface: {interface!r} is down, or has no carrier")
     return socket.inet_ntoa(packed[20:24])
 
 

@@ -18,7 +18,6 @@ def loads(text: str) -> dict[str, Any]:
 
     Raises:
         ValueError: It is not valid TOML.
-        ImportError: Python is older than 3.11 and `tomli` is not installed.
     """
     parser = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     document: dict[str, Any] = parser.loads(text)

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.fixtures import make_peer  # noqa: F401
+from support.procfs import wait_until
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,23 @@ class Node:
         """Starts a command on this node."""
         return ("ip", "netns", "exec", self.namespace)
 
-    def ip(self, *arguments: str) -> None:
-        run("ip", "-n", self.namespace, *arguments)
+    def ip(self, *arguments: str) -> str:
+        return run("ip", "-n", self.namespace, *arguments)
+
+    def wait_for_carrier(self) -> None:
+        """The kernel takes a moment to see that both ends of the wire are up."""
+        wait_until(
+            lambda: "state UP" in self.ip("link", "show", self.interface),
+            f"{self.interface} is up",
+        )
 
 
-def run(*command: str) -> None:
+def run(*command: str) -> str:
+    """Runs a command; what it printed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 @pytest.fixture
@@ -57,6 +67,8 @@ def nodes() -> Iterator[tuple[Node, Node]]:
             for node in pair:
                 node.ip("addr", "add", f"{node.address}/24", "dev", node.interface)
                 node.ip("link", "set", node.interface, "up")
+            for node in pair:
+                node.wait_for_carrier()
         except RuntimeError as error:
             pytest.skip(f"nodes: {error}")
         yield one, two

@@ -75,6 +75,8 @@ def launched(nodes, folder: Path, program: str, *arguments: str) -> str:
         **os.environ,
         **{f"{name}{suffix}": "1" for name in names for suffix in ("", "_CONFIRM")},
         "OMPI_MCA_btl": "self,sm,tcp",
+        # Or Open MPI itself tries the network that leads nowhere.
+        "OMPI_MCA_btl_tcp_if_include": f"{one.address}/24",
         "OMPI_MCA_pml": "ob1",
         "OMPI_MCA_osc": "^ucx",
         "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)),

@@ -13,6 +13,7 @@ from support.doors import require_door
 
 from proxystore_hpc.exceptions import (
     AccessDeniedError,
+    ConfigError,
     DoorUnavailableError,
     ObjectEvictedError,
     OperationTimeoutError,
@@ -34,6 +35,9 @@ def on_nodes(nodes, make_peer):
     def make(number, door, **options):
         require_door(door)
         options.setdefault("secret", SECRET)
+        if door == "ucx":
+            # The namespaces have one memory, which UCX would find.
+            options["options"] = {"ucx": {"tls": "tcp,self"}}
         node = nodes[number]
         return make_peer(
             launcher=node.launcher,
@@ -209,7 +213,6 @@ def here_asks(here, key):
     return here.store.exists(key)
 
 
-@pytest.mark.full
 @pytest.mark.faults
 @pytest.mark.parametrize("door", DOORS)
 def test_a_wire_that_is_cut(nodes, on_nodes, door):
@@ -230,5 +233,7 @@ def test_a_wire_that_is_cut(nodes, on_nodes, door):
     took = reader(try_it)
     assert took is not None
     assert took < 8
+    with pytest.raises(ConfigError, match="is down, or has no carrier"):
+        on_nodes(1, door)
     nodes[0].ip("link", "set", nodes[0].interface, "up")
     assert reader(lambda here: len(here.store.get(key, timeout=20)), timeout=40) == 100_000

@@ -10,6 +10,7 @@ from support.doors import REMOTE_DOORS, options_for
 
 READERS = 4
 SLOTS = 16
+HELD = 6
 
 
 def prepare(here):
@@ -62,15 +63,17 @@ def watch(here, board_key, seconds):
             if not (got == number).all():
                 foreign.append((number, np.unique(got).tolist()[:5]))
             if reads % 50 == 0:
-                held = [*held[-5:], (got, number)]
+                held = [*held[1 - HELD :], (got, number)]
         foreign += [(n, "held") for view, n in held if not (view == n).all()]
     return reads, misses, foreign
 
 
 def run(make_peer, door, seconds, length):
-    options = {**options_for(door), "cache_size": 0}
-    owner = make_peer(name="store", capacity="64MiB", grace=0.001, **options)
-    readers = [make_peer(name="store", capacity="64MiB", **options) for _ in range(READERS)]
+    # Beside those on the board there are those that readers hold, and those that rest.
+    capacity = max(64 << 20, 2 * (SLOTS + READERS * (HELD + 1)) * 8 * length)
+    options = {**options_for(door), "cache_size": 0, "capacity": capacity}
+    owner = make_peer(name="store", grace=0.001, **options)
+    readers = [make_peer(name="store", **options) for _ in range(READERS)]
     board_key = owner(prepare)
     pending = [r.start(watch, board_key, seconds) for r in readers]
     cycles = owner(churn, seconds, length, timeout=seconds + 40)
