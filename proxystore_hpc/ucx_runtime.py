@@ -317,7 +317,11 @@ def _mapped_files(name_pattern: str) -> list[Path]:
 
 @contextmanager
 def _environment_for_loading() -> Iterator[None]:
-    ours = {name: value for name, value in _WHILE_LOADING.items() if name not in os.environ}
+    wanted = dict(_WHILE_LOADING)
+    if "UCX_HOME" in os.environ:
+        # UCX takes it for a misspelt setting of its own, and says so in every process.
+        wanted["UCX_WARN_UNUSED_ENV_VARS"] = "n"
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(ours)
     try:
         yield

@@ -13,6 +13,8 @@ namespace pshpc::objects {
 namespace {
 
 constexpr Nanoseconds kTrustedDuration = kShortestGrace / 2;
+// An owner that is there to send answers within this time, unless its machine is very busy.
+constexpr Nanoseconds kOwnersTurn = 5 * kMillisecond;
 
 // What an operation in flight needs, for as long as it is: also when nobody waits for it any more.
 struct InFlight {
@@ -46,7 +48,7 @@ class Transfer {
       : link_(link), door_(door), channel_(link->channel(door->name())) {}
 
   bool open() const { return channel_ != nullptr; }
-  bool one_sided() const { return channel_->one_sided(); }
+  const fabric::Channel& channel() const { return *channel_; }
 
   using Region = std::shared_ptr<fabric::RemoteRegion>;
 
@@ -108,6 +110,19 @@ class Transfer {
   fabric::DoorHandle door_;
   std::shared_ptr<fabric::Channel> channel_;
 };
+
+// Whether the owner is to send the bytes: where nothing else leads there, or where that is faster and
+// it is there to do so. One that is stopped, or busy elsewhere, is read from one-sidedly.
+bool owner_sends(Link& link, const fabric::Channel& channel, const Key& key, std::uint64_t length,
+                 Deadline deadline) {
+  if (!channel.one_sided()) return true;
+  if (!channel.prefers_message(static_cast<std::size_t>(length))) return false;
+  WireWriter request;
+  request.put(std::uint32_t{1});
+  ref_of(key).encode(request);
+  const Nanoseconds patience = std::min(deadline.remaining(), kOwnersTurn);
+  return link.ask(Kind::exists, request.bytes(), Deadline::after(patience)).ok();
+}
 
 Status lost_door(const fabric::DoorHandle& door) {
   return {Code::peer_lost, "the " + door->name() + " door to the owner was lost"};
@@ -218,7 +233,7 @@ Status DoorRead::start(Deadline deadline) {
   if (!channel_) return lost_door(door_);
   const Span span = buffer_->span();
   started_ = now();
-  if (channel_->one_sided()) {
+  if (!owner_sends(*link_, *channel_, key_, key_.length, deadline)) {
     auto region = link_->region(door_->name(), key_.segment, key_, deadline);
     if (!region) return region.status();
     region_ = std::move(region).value();
@@ -273,7 +288,7 @@ Status read_through_door(const std::shared_ptr<Link>& link, const fabric::DoorHa
   if (offset > key.length || into.size > key.length - offset) return outside(key);
   Transfer transfer(link, door);
   if (!transfer.open()) return lost_door(door);
-  if (transfer.one_sided())
+  if (!owner_sends(*link, transfer.channel(), key, into.size, deadline))
     return read_one_sided(transfer, link, door, key, offset, into, deadline);
   return read_by_fetching(key, offset, into, deadline, [&](std::uint64_t from, Span piece) {
     return transfer.fetch(key, from, piece, deadline);
@@ -294,7 +309,7 @@ Status confirm_remotely(const std::shared_ptr<Link>& link, const fabric::DoorHan
   }
   Transfer transfer(link, door);
   if (!transfer.open()) return lost_door(door);
-  if (!transfer.one_sided()) {
+  if (!transfer.channel().one_sided()) {
     auto facts = transfer.fetch(key, 0, {}, deadline);
     if (!facts) return facts.status();
     return {};

@@ -255,6 +255,14 @@ Expected<fabric::Frame> Link::ask_socket(Kind kind, ConstSpan body, Deadline dea
   return frame;
 }
 
+bool Link::answers(Deadline deadline) {
+  WireWriter nothing;
+  nothing.put(std::uint32_t{0});
+  const Nanoseconds patience = std::min(deadline.remaining(), kSecond);
+  static_cast<void>(ask_socket(Kind::exists, nothing.bytes(), Deadline::after(patience)));
+  return alive();
+}
+
 Expected<std::shared_ptr<fabric::MappedSegment>> Link::segment(const Key& key, bool writable,
                                                                Deadline deadline) {
   {

@@ -85,6 +85,9 @@ class Link {
   // nullptr if that door does not lead there.
   std::shared_ptr<fabric::Channel> channel(const std::string& door) const;
   void drop_channel(const std::string& door);
+  // The owner answers over our own connection, or may still do so. Its doors can be lost before the
+  // connection tells of its end.
+  bool answers(Deadline deadline);
   // A door was lost that a new link may open again.
   bool worn() const { return worn_.load(std::memory_order_relaxed); }
   // Nothing is asked any more; views that are held stay valid.

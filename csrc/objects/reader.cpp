@@ -89,10 +89,13 @@ Status Reader::with_link(const Key& key, Deadline deadline,
     auto opened = link(key.owner, &key, deadline);
     const Status status = opened ? action(opened.value()) : opened.status();
     // A dead owner's doors are lost as well, which looks as if none had ever been open.
-    const bool lost =
-        status.code() == Code::peer_lost || (opened && status.code() == Code::unavailable);
-    if (!lost || (opened && opened.value()->alive())) return status;
-    if (opened) forget(key.owner.owner, opened.value());
+    const bool no_door = opened && status.code() == Code::unavailable;
+    if (status.code() != Code::peer_lost && !no_door) return status;
+    if (opened) {
+      const std::shared_ptr<Link>& link = opened.value();
+      if (no_door && link->worn() ? link->answers(deadline) : link->alive()) return status;
+      forget(key.owner.owner, link);
+    }
     // A second break in a row is the owner's death rather than a hiccup of the connection.
     if (attempt > 0) return {Code::owner_gone, status.message()};
   }

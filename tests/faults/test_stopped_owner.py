@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import time
 
 import numpy as np
 import pytest
+from support.doors import options_for
 
 from proxystore_hpc.exceptions import OperationTimeoutError
 
@@ -56,6 +59,33 @@ def test_registered_memory_is_read(reader, keys):
     total = 49_999 * 25_000.0
     assert reader(read, timeout=10) == (total, total, [1.0, 2.0])
     assert set(reader(lambda here: here.doors)) == {"shm"}
+
+
+def test_ucx_reads_by_the_kernel(make_peer):
+    """Without a word of the owner's, also where its sending would be faster."""
+    wheel = importlib.util.find_spec("libucx")
+    if wheel is None or wheel.origin is None:
+        pytest.skip("UCX with cma beside peer error handling: pip install libucx-cu12")
+    launcher = ("env", f"UCX_HOME={os.path.dirname(wheel.origin)}")
+    options = {**options_for("ucx"), "launcher": launcher, "name": "store", "cache_size": 0}
+    owner, reader = make_peer(**options), make_peer(**options)
+    lengths = (100, 100_000, 4 << 20)
+    keys = owner(lambda here: here.store.put_batch([np.full(n, float(n)) for n in lengths]))
+    live = owner(fill)[3]
+
+    def read(here):
+        arrays = [*map(here.store.get, keys), *here.store.get_batch(keys)]
+        total = float(here.store.get(live).sum())
+        return all((a == a.size).all() for a in arrays), [a.size for a in arrays], total
+
+    expected = True, [*lengths, *lengths], 49_999 * 25_000.0
+    assert reader(read) == expected
+    packed = keys[0].packed
+    if not reader(lambda here: here.store._instance.channels(packed)["ucx"]["one_sided"]):
+        pytest.skip("ucx: process_vm_readv is not allowed here")
+    owner.stop()
+    assert reader(read) == expected
+    assert set(reader(lambda here: here.doors)) == {"ucx"}
 
 
 def test_views_stay_and_are_dropped(owner, reader, keys):

