@@ -111,8 +111,8 @@ class Transfer {
   std::shared_ptr<fabric::Channel> channel_;
 };
 
-// Whether the owner is to send the bytes: where nothing else leads there, or where that is faster and
-// it is there to do so. One that is stopped, or busy elsewhere, is read from one-sidedly.
+// Whether the owner is to send the bytes: where nothing else leads there, or where that is faster
+// and it is there to do so. One that is stopped, or busy elsewhere, is read from one-sidedly.
 bool owner_sends(Link& link, const fabric::Channel& channel, const Key& key, std::uint64_t length,
                  Deadline deadline) {
   if (!channel.one_sided()) return true;

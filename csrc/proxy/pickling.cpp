@@ -155,11 +155,11 @@ PyObject* unpickle(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return object.release();
 }
 
-PyMethodDef kUnpickle = {
-    "unpickle", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(unpickle)),
-    METH_FASTCALL,
-    "unpickle($module, factory, default_class=None, default_hash=None, /)\n--\n\n"
-    "The unresolved proxy that a pickle stands for."};
+PyMethodDef kUnpickle = {"unpickle",
+                         reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(unpickle)),
+                         METH_FASTCALL,
+                         "unpickle(factory, default_class=None, default_hash=None, /)\n--\n\n"
+                         "The unresolved proxy that a pickle stands for."};
 
 }  // namespace
 
