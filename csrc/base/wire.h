@@ -65,7 +65,7 @@ class WireReader {
   Tag get_tag() {
     Tag tag{};
     const ConstSpan raw = get_raw(tag.size());
-    if (raw.size == tag.size()) std::memcpy(tag.data(), raw.data, raw.size);
+    if (ok_ && raw.size == tag.size()) std::memcpy(tag.data(), raw.data, raw.size);
     return tag;
   }
   ConstSpan get_blob() { return get_raw(get<std::uint32_t>()); }

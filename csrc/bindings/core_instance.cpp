@@ -57,10 +57,11 @@ class PyInstance {
     instance_ = check(std::move(made));
   }
   ~PyInstance() {
-    if (instance_->usable().code() == Code::forked)
-      static_cast<void>(instance_.release());  // threads, sockets and pins are the parent's
-    else
+    if (instance_->usable().code() != Code::forked) {
       close();
+    } else {  // threads, sockets and pins are the parent's
+      [[maybe_unused]] const Instance* kept = instance_.release();
+    }
   }
 
   Instance& use() {
@@ -284,14 +285,16 @@ class PyLiveMemory {
  public:
   PyLiveMemory(py::object instance, const py::object& prefix, std::uint64_t live_offset,
                const py::object& buffer)
-      : instance_(std::move(instance)), buffer_(buffer, BufferView::Access::read) {
+      : instance_(std::move(instance)),
+        buffer_(std::make_unique<BufferView>(buffer, BufferView::Access::read)) {
     const BufferView described(prefix, BufferView::Access::read);
     live_ = check(py::cast<PyInstance&>(instance_).use().expose_live(described.span(), live_offset,
-                                                                     buffer_.writable()));
+                                                                     buffer_->writable()));
   }
   ~PyLiveMemory() {
     // The peer that still reads it keeps the buffer, which then stays until the process ends.
-    if (!end().ok()) static_cast<void>(new BufferView(std::move(buffer_)));
+    if (end().ok()) return;
+    [[maybe_unused]] const BufferView* kept = buffer_.release();
   }
 
   py::bytes key() const { return to_bytes(live_->key().encode()); }
@@ -306,7 +309,7 @@ class PyLiveMemory {
   }
 
   py::object instance_;
-  BufferView buffer_;
+  std::unique_ptr<BufferView> buffer_;
   std::unique_ptr<objects::LiveMemory> live_;
 };
 

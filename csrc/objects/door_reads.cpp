@@ -255,7 +255,7 @@ Status DoorRead::start(Deadline deadline) {
 }
 
 Status DoorRead::finish(Deadline deadline) {
-  const Status status = link_->wait(*door_, *operation_, deadline);
+  Status status = link_->wait(*door_, *operation_, deadline);
   if (!operation_->done()) {
     fabric::Operation::abandon(std::move(operation_));
     return status;

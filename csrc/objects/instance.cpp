@@ -50,7 +50,7 @@ LiveMemory::~LiveMemory() {
 
 Status LiveMemory::close(Deadline deadline) {
   if (!registration_) return {};
-  const Status evicted = owner_->evict(key_.object_id, key_.capability, true);
+  Status evicted = owner_->evict(key_.object_id, key_.capability, true);
   if (!evicted.ok()) return evicted;  // in a forked child
   // The progress thread may be in the middle of sending from it; memory that goes away under a send
   // would be sent as garbage, or crash.

@@ -79,8 +79,9 @@ Expected<Key> Reader::locate(const Key& key, Deadline deadline) {
     auto reply = link->ask(Kind::locate, request.bytes(), deadline);
     if (!reply) return reply.status();
     auto parsed = Key::parse(reply->body);
-    if (parsed) located = std::move(parsed).value();
-    return parsed.status();
+    if (!parsed) return parsed.status();
+    located = std::move(parsed).value();
+    return Status();
   });
   if (!status.ok()) return status.within(key.describe());
   return located;
@@ -96,8 +97,9 @@ Expected<Key> Reader::wait_for(const Key& key, Deadline deadline) {
     auto reply = link->ask(Kind::wait, request.bytes(), deadline);
     if (!reply) return reply.status();
     auto parsed = Key::parse(reply->body);
-    if (parsed) published = std::move(parsed).value();
-    return parsed.status();
+    if (!parsed) return parsed.status();
+    published = std::move(parsed).value();
+    return Status();
   });
   if (!status.ok()) return status.within("waiting for " + key.describe());
   return published;
@@ -139,8 +141,9 @@ Expected<Key> Reader::put_to(const OwnerAddress& owner, std::uint64_t length,
   Key stored;
   const Status status = with_link(target, deadline, [&](const std::shared_ptr<Link>& link) {
     auto key = write_to(link, *context_.exposure, doors_, length, parts, policy, deadline);
-    if (key) stored = std::move(key).value();
-    return key.status();
+    if (!key) return key.status();
+    stored = std::move(key).value();
+    return Status();
   });
   if (!status.ok()) return status.within("put to owner " + owner.short_name());
   return stored;

@@ -35,7 +35,7 @@ UcxChannel::UcxChannel(std::shared_ptr<Worker> worker, std::uint64_t local_token
 
 UcxChannel::~UcxChannel() { close(); }
 
-Expected<std::shared_ptr<UcxChannel>> UcxChannel::connect(std::shared_ptr<Worker> worker,
+Expected<std::shared_ptr<UcxChannel>> UcxChannel::connect(const std::shared_ptr<Worker>& worker,
                                                           const ProcessId& peer, ConstSpan address,
                                                           std::uint64_t local_token,
                                                           std::uint64_t remote_token) {
@@ -58,7 +58,7 @@ Expected<std::shared_ptr<UcxChannel>> UcxChannel::connect(std::shared_ptr<Worker
   return channel;
 }
 
-Expected<std::shared_ptr<UcxChannel>> UcxChannel::dial(std::shared_ptr<Worker> worker,
+Expected<std::shared_ptr<UcxChannel>> UcxChannel::dial(const std::shared_ptr<Worker>& worker,
                                                        const sockaddr* address, socklen_t size) {
   std::shared_ptr<UcxChannel> channel;
   Status made;
@@ -76,7 +76,7 @@ Expected<std::shared_ptr<UcxChannel>> UcxChannel::dial(std::shared_ptr<Worker> w
   return channel;
 }
 
-Expected<std::shared_ptr<UcxChannel>> UcxChannel::accept(std::shared_ptr<Worker> worker,
+Expected<std::shared_ptr<UcxChannel>> UcxChannel::accept(const std::shared_ptr<Worker>& worker,
                                                          ucp_conn_request_h request, Ready ready) {
   std::shared_ptr<UcxChannel> channel;
   Status made;

@@ -20,17 +20,17 @@ class UcxChannel final : public Channel,
                          public std::enable_shared_from_this<UcxChannel> {
  public:
   // Both sides have told each other address and token.
-  static Expected<std::shared_ptr<UcxChannel>> connect(std::shared_ptr<Worker> worker,
+  static Expected<std::shared_ptr<UcxChannel>> connect(const std::shared_ptr<Worker>& worker,
                                                        const ProcessId& peer, ConstSpan address,
                                                        std::uint64_t local_token,
                                                        std::uint64_t remote_token);
   // By host and port, or the answer to that; the tokens follow in a first message of each side, and
   // what is sent before waits for it.
-  static Expected<std::shared_ptr<UcxChannel>> dial(std::shared_ptr<Worker> worker,
+  static Expected<std::shared_ptr<UcxChannel>> dial(const std::shared_ptr<Worker>& worker,
                                                     const sockaddr* address, socklen_t size);
   // `ready` gets the channel once the other side's token is known.
   using Ready = std::function<void(std::shared_ptr<Channel>)>;
-  static Expected<std::shared_ptr<UcxChannel>> accept(std::shared_ptr<Worker> worker,
+  static Expected<std::shared_ptr<UcxChannel>> accept(const std::shared_ptr<Worker>& worker,
                                                       ucp_conn_request_h request, Ready ready);
 
   UcxChannel(std::shared_ptr<Worker> worker, std::uint64_t local_token);

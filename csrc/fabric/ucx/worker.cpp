@@ -38,7 +38,7 @@ Status Worker::open() {
   int fd = -1;
   status = ucp_worker_get_efd(handle_, &fd);
   if (status != UCS_OK) return to_status(status, "asking UCX for a descriptor to sleep on");
-  const Status watched = deaths_.open(fd);
+  Status watched = deaths_.open(fd);
   if (!watched.ok()) return watched;
 
   ucp_worker_attr_t attributes{};
