@@ -250,12 +250,30 @@ def latency(scale: Scale) -> Rows:
         key = key_of(owner.call("put", 1024))
         get = partial(store.get_or_raise, key)
         spinning = harness.timed(get, seconds=scale.seconds, warm_up=100)
-        asleep = harness.timed(harness.Action(get, PAUSE), seconds=scale.seconds)
+        with harness.plain_stream(1024) as stream:
+            asleep = harness.interleaved(
+                {"get": harness.Action(get, PAUSE), "socket": harness.Action(stream, PAUSE)},
+                seconds=scale.seconds,
+            )
         assert np.array_equal(store.get(key), harness.pattern(1024))
         check_doors(store, DOORS["ucx-shm"], key)
     yield at_most("get of 1 KiB by ucx-shm, one after the other", 15 * US, spinning)
-    yield at_most("get of 1 KiB by ucx-shm, from sleep", 80 * US, asleep)
+    yield at_most("get of 1 KiB by ucx-shm, from sleep", 80 * US, asleep["get"])
+    yield from floors(scale, asleep["socket"])
     yield from redis(scale)
+
+
+def floors(scale: Scale, through_socket: harness.Stats) -> Rows:
+    """What waking up costs on this machine, whatever carries the bytes."""
+    what = "1 KiB from sleep over a plain socket, for comparison"
+    yield Verdict(what, "", harness.duration(through_socket.median), None)
+    with pair("shm", 64 << 20) as (store, owner):
+        key = key_of(owner.call("put", 1024))
+        get = harness.Action(partial(store.get_or_raise, key), PAUSE)
+        alone = harness.timed(get, seconds=scale.seconds)
+        check_doors(store, DOORS["shm"], key)
+    what = "get of 1 KiB by shm from sleep: nobody else wakes up"
+    yield Verdict(what, "", harness.duration(alone.median), None)
 
 
 def redis(scale: Scale) -> Rows:

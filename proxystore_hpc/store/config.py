@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from proxystore_hpc.exceptions import ConfigError
+from proxystore_hpc.store.options import Options
 from proxystore_hpc.utils import toml
 from proxystore_hpc.utils.imports import get_object_path, import_from_path
 from proxystore_hpc.utils.sizes import parse_size
@@ -176,7 +177,7 @@ class StoreConfig(_Config):
         progress: `"adaptive"` sleeps when idle, `"polling"` gives a core away.
         grace: Seconds before the memory of an evicted object is used again, `None` for the
             default.
-        options: Further options of doors, by name.
+        options: What few stores need, see `proxystore_hpc.store.options.Options`.
     """
 
     name: str
@@ -229,6 +230,7 @@ class StoreConfig(_Config):
                 f"progress: one of {', '.join(PROGRESS)} is needed, not {self.progress!r}"
             )
         _expect("options", self.options, Mapping)
+        Options.parse(self.options)
 
     def get_serializer(self) -> Callable[[Any], Any] | None:
         """The serializer as a function.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
 from proxystore_hpc.store.config import StoreConfig
+from proxystore_hpc.store.options import Options
 from proxystore_hpc.store.registry import get_store, register_store
 from proxystore_hpc.utils.network import interface_with
 
@@ -68,18 +69,18 @@ def open_instance(
         if door not in DOORS:
             raise ConfigError(f"doors: there is no door {door!r}; the doors are {', '.join(DOORS)}")
     core = load_core()
-    options = config.options
+    options = Options.parse(config.options)
     instance: Instance = core.Instance(
         config.name,
         capacity=capacity,
-        pool_capacity=int(options.get("pool_capacity", 0)) or capacity,
+        pool_capacity=options.pool_capacity or capacity,
         grace=GRACE if config.grace is None else config.grace,
         doors=list(doors),
         secret=secret,
         host=host,
-        port=int(options.get("port", 0)),
+        port=options.port,
         polling=config.progress == "polling",
-        spin=float(options.get("spin", 50e-6)),
+        spin=options.spin,
     )
     return instance
 
@@ -98,7 +99,7 @@ def ucx_door(config: StoreConfig, host: str) -> Any:
     from proxystore_hpc.ucx_runtime import import_ucx_module
 
     module = import_ucx_module()
-    options = dict(config.options.get("ucx", {}))
+    options = dict(Options.parse(config.options).ucx or {})
     if host and not host.startswith("127."):
         options.setdefault("interface", interface_with(host) or "")
     return module.create_door(**options)

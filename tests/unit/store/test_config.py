@@ -30,7 +30,7 @@ FULL = {
     "interface": "ib0",
     "progress": "polling",
     "grace": 0.001,
-    "options": {"ucx": {"TLS": "tcp", "deep": {"er": 1}}},
+    "options": {"ucx": {"tls": "tcp", "tuning": {"RNDV_THRESH": "1m"}}},
 }
 
 
