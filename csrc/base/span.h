@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -37,5 +38,10 @@ struct Span {
   bool empty() const { return size == 0; }
   Span slice(std::size_t offset, std::size_t length) const { return {data + offset, length}; }
 };
+
+// As memcpy, which takes no null pointer, not even for no bytes.
+inline void copy_bytes(void* to, ConstSpan from) {
+  if (!from.empty()) std::memcpy(to, from.data, from.size);
+}
 
 }  // namespace pshpc

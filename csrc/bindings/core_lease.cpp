@@ -24,7 +24,7 @@ Expected<objects::Key> PyBlock::publish(ConstSpan prefix, const objects::Policy&
   if (published_) return Status(Code::invalid, "the block is published already");
   if (prefix.size > payload().size)
     return Status(Code::invalid, "the prefix is longer than the block");
-  std::memcpy(payload().data, prefix.data, prefix.size);
+  copy_bytes(payload().data, prefix);
   auto key = owner_->publish(reservation_.object_id, policy, true);
   published_ = pinned_ = key.ok();
   return key;

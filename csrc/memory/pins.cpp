@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <new>
 
+#include "base/fence.h"
 #include "base/fork_guard.h"
 
 namespace pshpc::memory {
@@ -22,14 +23,7 @@ constexpr std::uint64_t head_of(std::uint64_t changes, std::uint32_t slot) {
 
 // The reader stores its pin and loads the header, the owner stores the header and loads the pins:
 // with a full fence between each pair, at least one of the two sees the other.
-void full_fence() {
-#pragma GCC diagnostic push
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wtsan"
-#endif
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-#pragma GCC diagnostic pop
-}
+void full_fence() { fence(std::memory_order_seq_cst); }
 
 }  // namespace
 

@@ -175,7 +175,7 @@ Status Segment::fill(std::uint64_t offset, ConstSpan source) {
       if (run.state == PageState::written && length >= kWorthACall) {
         if (Status status = populate({data() + offset, length}); !status) return status;
       }
-      std::memcpy(data() + offset, part.data, length);
+      copy_bytes(data() + offset, part.slice(0, length));
     }
     if (run.state != PageState::mapped) states_.mark(offset / page, run.end, reached);
     offset += length;

@@ -138,19 +138,27 @@ Status kept_changing(const Key& key) {
                              "writing() blocks, or allow more time"};
 }
 
+// Time may run out anywhere in a read: what held it up is worth more than where that was.
+Status blame(const Key& key, bool changing, const Status& status) {
+  return changing && status.code() == Code::timed_out ? kept_changing(key) : status;
+}
+
 // One-sided: header, bytes, header again. That order needs no grace period.
 Status read_one_sided(Transfer& transfer, const std::shared_ptr<Link>& link,
                       const fabric::DoorHandle& door, const Key& key, std::uint64_t offset,
                       Span into, Deadline deadline) {
   auto block = link->region(door->name(), key.segment, key, deadline);
   if (!block) return block.status();
+  bool changing = false;
+  const auto outcome = [&](const Status& status) { return blame(key, changing, status); };
   do {
     auto before = transfer.read_header(block.value(), key.offset, deadline);
-    if (!before) return before.status();
+    if (!before) return outcome(before.status());
     const ObjectHeader& header = *before.value();
     if (!header.is(key.object_id, key.generation)) return gone(key);
     const std::uint64_t sequence = header.sequence.load();
     if (sequence & 1) {
+      changing = true;
       ::sched_yield();
       continue;
     }
@@ -160,7 +168,7 @@ Status read_one_sided(Transfer& transfer, const std::shared_ptr<Link>& link,
       here = static_cast<std::size_t>(std::min<std::uint64_t>(into.size, stored - offset));
       const Status status = transfer.read(block.value(), key.offset + kHeaderSize + offset,
                                           into.slice(0, here), deadline);
-      if (!status.ok()) return status;
+      if (!status.ok()) return outcome(status);
     }
     if (here < into.size) {
       auto live = link->region(door->name(), header.live_region, key, deadline);
@@ -168,12 +176,13 @@ Status read_one_sided(Transfer& transfer, const std::shared_ptr<Link>& link,
       const Status status =
           transfer.read(live.value(), header.region_offset + offset + here - stored,
                         into.slice(here, into.size - here), deadline);
-      if (!status.ok()) return status;
+      if (!status.ok()) return outcome(status);
     }
     auto after = transfer.read_header(block.value(), key.offset, deadline);
-    if (!after) return after.status();
+    if (!after) return outcome(after.status());
     if (!after.value()->is(key.object_id, key.generation)) return gone(key);
     if (after.value()->sequence.load() == sequence) return {};
+    changing = true;
   } while (!deadline.passed());
   return kept_changing(key);
 }
@@ -188,10 +197,13 @@ Status read_by_fetching(const Key& key, std::uint64_t offset, Span into, Deadlin
     auto reply = fetch(offset, into);
     return reply.status();
   }
+  bool changing = false;
+  const auto outcome = [&](const Status& status) { return blame(key, changing, status); };
   do {
     auto before = fetch(0, {});
-    if (!before) return before.status();
+    if (!before) return outcome(before.status());
     if (before->sequence & 1) {
+      changing = true;
       ::sched_yield();
       continue;
     }
@@ -200,15 +212,16 @@ Status read_by_fetching(const Key& key, std::uint64_t offset, Span into, Deadlin
       described = static_cast<std::size_t>(
           std::min<std::uint64_t>(into.size, before->live_offset - offset));
       auto reply = fetch(offset, into.slice(0, described));
-      if (!reply) return reply.status();
+      if (!reply) return outcome(reply.status());
     }
     if (described < into.size) {
       auto reply = fetch(offset + described, into.slice(described, into.size - described));
-      if (!reply) return reply.status();
+      if (!reply) return outcome(reply.status());
     }
     auto after = fetch(0, {});
-    if (!after) return after.status();
+    if (!after) return outcome(after.status());
     if (after->sequence == before->sequence && after->generation == before->generation) return {};
+    changing = true;
   } while (!deadline.passed());
   return kept_changing(key);
 }
@@ -338,7 +351,7 @@ Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, st
       if (!in.ok() || in.rest().size != length)
         return Status(Code::protocol, "a garbled answer to a fetch");
       if (facts.generation != key.generation || facts.total != key.length) return gone(key);
-      if (length > 0) std::memcpy(whole.data + done, in.rest().data, length);
+      copy_bytes(whole.data + done, in.rest());
       done += length;
     } while (done < whole.size);
     return facts;

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/fence.h"
 #include "base/fork_guard.h"
 
 namespace pshpc::objects {
@@ -294,7 +295,7 @@ Status Owner::begin_writing(std::uint64_t object_id) {
   if (sequence.load(std::memory_order_relaxed) & 1)
     return {Code::invalid, "the memory is being written already; writing() does not nest"};
   sequence.fetch_add(1, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  fence(std::memory_order_seq_cst);
   return {};
 }
 

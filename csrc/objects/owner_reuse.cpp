@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "base/fence.h"
 #include "objects/owner.h"
 
 namespace pshpc::objects {
@@ -35,7 +36,7 @@ void Owner::evict_locked(Entries::iterator entry) {
   const Entry& gone = entry->second;
   // First of all, so that whoever checks the header from here on learns of it.
   header(gone.block).generation.store(gone.generation + 1, std::memory_order_release);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  fence(std::memory_order_seq_cst);
   if (gone.expires != 0) expiring_.erase({gone.expires, entry->first});
   retire_locked(gone.block);
   entries_.erase(entry);

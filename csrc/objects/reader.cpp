@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/fence.h"
 #include "base/log.h"
 #include "objects/door_reads.h"
 #include "objects/shm_reads.h"
@@ -126,7 +127,7 @@ Expected<Lease> Reader::copied(const Lease& lease) {
   if (!buffer) return buffer.status();
   Lease copy;
   copy.memory = buffer.value()->span().slice(kHeaderSize, lease.memory.size);
-  if (!lease.memory.empty()) std::memcpy(copy.memory.data, lease.memory.data, lease.memory.size);
+  copy_bytes(copy.memory.data, lease.memory);
   copy.writable = true;
   copy.door = lease.door;
   copy.holder = std::move(buffer).value();
@@ -143,10 +144,10 @@ Status Reader::copy_live_here(const Located& object, Span into, Deadline deadlin
       ::sched_yield();
       continue;
     }
-    std::memcpy(into.data, object.block.data + kHeaderSize, prefix);
-    std::memcpy(into.data + prefix, reinterpret_cast<const void*>(header.live_address),
-                into.size - prefix);
-    std::atomic_thread_fence(std::memory_order_acquire);
+    copy_bytes(into.data, {object.block.data + kHeaderSize, prefix});
+    copy_bytes(into.data + prefix,
+               {reinterpret_cast<const void*>(header.live_address), into.size - prefix});
+    fence(std::memory_order_acquire);
     if (header.sequence.load(std::memory_order_relaxed) == before) return {};
   } while (!deadline.passed());
   return {Code::changed, "object " + std::to_string(object.object_id) +
@@ -240,7 +241,7 @@ Expected<const char*> Reader::read_remote(const std::shared_ptr<Link>& link, con
       auto lease = view_in_segment(link, key, false, deadline);
       last = lease.status();
       if (lease && offset <= key.length && into.size <= key.length - offset)
-        std::memcpy(into.data, lease->memory.data + offset, into.size);
+        copy_bytes(into.data, lease->memory.slice(offset, into.size));
       else if (lease)
         last = Status(Code::invalid, "the range lies outside of " + key.describe());
     } else {
@@ -417,7 +418,7 @@ Expected<const char*> Reader::read_into(const Key& asked, std::uint64_t offset, 
   if (is_self(key.owner)) {
     auto here = get_range(key, offset, into.size, deadline);
     if (!here) return here.status();
-    if (!into.empty()) std::memcpy(into.data, here->memory.data, into.size);
+    copy_bytes(into.data, here->memory.slice(0, into.size));
     return here->door;
   }
   const char* door = "";

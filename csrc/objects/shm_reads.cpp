@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/fence.h"
 #include "fabric/shm/process_read.h"
 #include "objects/header.h"
 
@@ -31,6 +32,12 @@ struct View {
   }
 };
 
+// Keys come from outside: what they say of a block is believed only as far as it can be.
+bool lies_within(const fabric::MappedSegment& segment, const Key& key, std::uint64_t length) {
+  return length <= segment.size() && segment.covers(key.offset, kHeaderSize + length) &&
+         key.offset % alignof(ObjectHeader) == 0;
+}
+
 Status gone(const Key& key) { return {Code::evicted, key.describe() + " was evicted"}; }
 
 }  // namespace
@@ -39,8 +46,7 @@ Expected<Lease> view_in_segment(const std::shared_ptr<Link>& link, const Key& ke
                                 Deadline deadline) {
   auto segment = link->segment(key, false, deadline);
   if (!segment) return segment.status();
-  const std::uint64_t whole = kHeaderSize + key.length;
-  if (whole < key.length || !segment.value()->covers(key.offset, whole))
+  if (!lies_within(*segment.value(), key, key.length))
     return Status(Code::invalid, "the key points outside of its segment");
   auto* block = segment.value()->data() + key.offset;
   const auto& header = *reinterpret_cast<const ObjectHeader*>(block);
@@ -56,7 +62,8 @@ Expected<Lease> view_in_segment(const std::shared_ptr<Link>& link, const Key& ke
   lease.door = kShmDoor;
   lease.memory = Span(block + kHeaderSize, static_cast<std::size_t>(key.length));
   if (writable) {
-    auto pages = segment.value()->copy_on_write(key.offset, static_cast<std::size_t>(whole));
+    auto pages = segment.value()->copy_on_write(key.offset,
+                                                static_cast<std::size_t>(kHeaderSize + key.length));
     if (!pages) return pages.status();
     view->private_pages = std::move(pages).value();
     lease.memory.data = view->private_pages.data() + kHeaderSize;
@@ -69,7 +76,7 @@ Expected<Lease> view_in_segment(const std::shared_ptr<Link>& link, const Key& ke
 Status confirm_in_segment(const std::shared_ptr<Link>& link, const Key& key, Deadline deadline) {
   auto segment = link->segment(key, false, deadline);
   if (!segment) return segment.status();
-  if (!segment.value()->covers(key.offset, kHeaderSize))
+  if (!lies_within(*segment.value(), key, 0))
     return {Code::invalid, "the key points outside of its segment"};
   const auto& header = *reinterpret_cast<const ObjectHeader*>(segment.value()->data() + key.offset);
   const bool same = header.is(key.object_id, key.generation) && header.length == key.length;
@@ -80,7 +87,7 @@ Status read_live_memory(const std::shared_ptr<Link>& link, const Key& key, std::
                         Span into, Deadline deadline) {
   auto segment = link->segment(key, false, deadline);
   if (!segment) return segment.status();
-  if (!segment.value()->covers(key.offset, kHeaderSize))
+  if (!lies_within(*segment.value(), key, 0))
     return {Code::invalid, "the key points outside of its segment"};
   const auto* block = segment.value()->data() + key.offset;
   const auto& header = *reinterpret_cast<const ObjectHeader*>(block);
@@ -96,19 +103,19 @@ Status read_live_memory(const std::shared_ptr<Link>& link, const Key& key, std::
       ::sched_yield();
       continue;
     }
-    if (live_offset > key.length || !segment.value()->covers(key.offset, kHeaderSize + live_offset))
+    if (live_offset > key.length || !lies_within(*segment.value(), key, live_offset))
       return {Code::invalid, "the header of " + key.describe() + " is garbled"};
     std::size_t described = 0;
     if (offset < live_offset) {
       described =
           static_cast<std::size_t>(std::min<std::uint64_t>(into.size, live_offset - offset));
-      std::memcpy(into.data, block + kHeaderSize + offset, described);
+      copy_bytes(into.data, {block + kHeaderSize + offset, described});
     }
     const Span rest = into.slice(described, into.size - described);
     Status read;
     if (!rest.empty())
       read = fabric::read_process(link->pid(), address + (offset + described - live_offset), rest);
-    std::atomic_thread_fence(std::memory_order_acquire);
+    fence(std::memory_order_acquire);
     // Memory that was unregistered meanwhile may be unmapped: that is an eviction, not an error.
     if (!header.is(key.object_id, key.generation)) return gone(key);
     if (!read.ok()) return read;

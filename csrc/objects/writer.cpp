@@ -38,8 +38,7 @@ Status through_segment(Link& link, const Remote& remote, const std::vector<Part>
   if (!segment.value()->covers(remote.offset, kHeaderSize + remote.length))
     return {Code::protocol, "the owner reserved a block outside of its segment"};
   std::uint8_t* payload = segment.value()->data() + remote.offset + kHeaderSize;
-  for (const Part& part : parts)
-    if (!part.bytes.empty()) std::memcpy(payload + part.offset, part.bytes.data, part.bytes.size);
+  for (const Part& part : parts) copy_bytes(payload + part.offset, part.bytes);
   return {};
 }
 

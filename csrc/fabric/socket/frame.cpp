@@ -19,7 +19,7 @@ Bytes encode_frame(std::uint16_t kind, std::uint64_t id, ConstSpan body, std::si
   header.id = id;
   Bytes frame(sizeof header + body.size);
   std::memcpy(frame.data(), &header, sizeof header);
-  if (!body.empty()) std::memcpy(frame.data() + sizeof header, body.data, body.size);
+  copy_bytes(frame.data() + sizeof header, body);
   return frame;
 }
 

@@ -133,7 +133,7 @@ void UcxChannel::post_locked(Worker::Guard& guard, MessageKind kind, ConstSpan h
   const Prefix prefix{token, sequence, kind};
   flight.header.resize(sizeof prefix + header.size);
   std::memcpy(flight.header.data(), &prefix, sizeof prefix);
-  if (!header.empty()) std::memcpy(flight.header.data() + sizeof prefix, header.data, header.size);
+  copy_bytes(flight.header.data() + sizeof prefix, header);
 
   ucp_request_param_t params = callback_params(flight);
   if (kind != MessageKind::message) {

@@ -252,7 +252,7 @@ void Inbox::publish(std::list<Arrival>& batch, std::list<Arrival>::iterator at) 
   }
   if (!arrival.into.empty()) {
     const void* from = arrival.data != nullptr ? arrival.data : arrival.small.data();
-    std::memcpy(arrival.into.data, from, arrival.size);
+    copy_bytes(arrival.into.data, {from, arrival.size});
   }
   if (arrival.data != nullptr) {
     const Worker::Guard guard(worker_);
