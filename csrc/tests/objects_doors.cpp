@@ -154,7 +154,7 @@ TEST(door_reads_that_take_long_look_again) {
   const Bytes bytes = patterned(1000);
   const Key key = pair.put(bytes);
   CHECK(pair.get(key).ok());
-  int transfers = 0;
+  std::atomic<int> transfers{0};
   pair.here->before_transfer = [&] {
     // Not before the whole object is on its way: between it and the second look.
     if (++transfers != 2) return;
