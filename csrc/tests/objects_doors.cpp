@@ -4,6 +4,7 @@
 #include <atomic>
 #include <thread>
 
+#include "tests/eventually.h"
 #include "tests/fake_door.h"
 #include "tests/objects_instance.h"
 #include "tests/random.h"
@@ -13,16 +14,6 @@ using namespace pshpc::objects;
 using namespace pshpc::test;
 
 namespace {
-
-template <class Condition>
-bool eventually(Condition condition, Nanoseconds limit = 10 * kSecond) {
-  const Deadline deadline = Deadline::after(limit);
-  while (!condition()) {
-    if (deadline.passed()) return false;
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-  }
-  return true;
-}
 
 // An owner and a reader with a fake door between them; the reader has no other unless it is given.
 struct Pair {

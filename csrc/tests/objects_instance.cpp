@@ -8,6 +8,7 @@
 #include <atomic>
 #include <thread>
 
+#include "tests/eventually.h"
 #include "tests/random.h"
 
 using namespace pshpc;
@@ -15,16 +16,6 @@ using namespace pshpc::objects;
 using namespace pshpc::test;
 
 namespace {
-
-template <class Condition>
-bool eventually(Condition condition, Nanoseconds limit = 10 * kSecond) {
-  const Deadline deadline = Deadline::after(limit);
-  while (!condition()) {
-    if (deadline.passed()) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return true;
-}
 
 constexpr std::size_t kSizes[] = {0, 1, 100, 4000, 65471, 65472, 65536, 3 << 20};
 

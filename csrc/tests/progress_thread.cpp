@@ -12,21 +12,13 @@
 
 #include "fabric/progress.h"
 #include "tests/check.h"
+#include "tests/eventually.h"
 
 using namespace pshpc;
 using namespace pshpc::fabric;
+using pshpc::test::eventually;
 
 namespace {
-
-template <class Condition>
-bool eventually(Condition condition, Nanoseconds limit = 10 * kSecond) {
-  const Deadline deadline = Deadline::after(limit);
-  while (!condition()) {
-    if (deadline.passed()) return false;
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-  }
-  return true;
-}
 
 Fd new_event() { return Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tests/check.h"
+#include "tests/eventually.h"
 #include "tests/random.h"
 #include "tests/socket_server.h"
 

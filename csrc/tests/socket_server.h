@@ -54,17 +54,6 @@ class TestServer : public fabric::FrameHandler {
 };
 
 // Waits for what other threads do.
-template <class Condition>
-bool eventually(Condition condition, Nanoseconds limit = 10 * kSecond) {
-  const Deadline deadline = Deadline::after(limit);
-  while (!condition()) {
-    if (deadline.passed()) return false;
-    const timespec nap{0, 200'000};
-    ::nanosleep(&nap, nullptr);
-  }
-  return true;
-}
-
 inline Deadline soon() { return Deadline::after(20 * kSecond); }
 
 }  // namespace pshpc::test

@@ -20,17 +20,6 @@ namespace {
 // The door promises a second; the rest is for a machine that is busy with other things.
 constexpr double kNoticed = 5;
 
-std::vector<Options> transports() {
-  std::vector<Options> all;
-  for (const char* tls : {kSharedMemory, "posix,self", "tcp,self"}) {
-    if (std::strcmp(tls, "tcp,self") == 0 && !UcxNode::tcp_over_loopback()) continue;
-    Options options;
-    options.tls = tls;
-    all.push_back(options);
-  }
-  return all;
-}
-
 struct Connection {
   explicit Connection(const Options& options) : peer(options), node(options) {
     REQUIRE(peer.running());
@@ -62,7 +51,7 @@ Status run(UcxNode& node, Work work, Bytes& bytes) {
 }  // namespace
 
 TEST(ucx_processes_exchange_bytes_both_ways) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Connection connection(options);
     for (const std::size_t size : {1, 5000, 70000, 300000, 4 << 20}) {
       Bytes into(size);
@@ -114,7 +103,7 @@ TEST(ucx_one_sided_transfers_need_no_running_owner) {
 }
 
 TEST(ucx_a_stopped_owner_ends_calls_at_their_deadline) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Connection connection(options);
     Bytes into(4 << 20);
     connection.peer.stop();
@@ -126,7 +115,7 @@ TEST(ucx_a_stopped_owner_ends_calls_at_their_deadline) {
 }
 
 TEST(ucx_work_in_flight_ends_when_the_peer_is_killed) {
-  for (const Options& options : transports())
+  for (const Options& options : shared_memory_and_tcp())
     for (const Work work : {Work::echo, Work::fetch, Work::read, Work::push, Work::write}) {
       Connection connection(options);
       const bool answered_by_hardware =
@@ -151,7 +140,7 @@ TEST(ucx_work_in_flight_ends_when_the_peer_is_killed) {
 }
 
 TEST(ucx_the_loss_of_an_idle_peer_is_reported) {
-  for (const Options& options : transports())
+  for (const Options& options : shared_memory_and_tcp())
     for (const bool zombie : {true, false}) {
       Connection connection(options);
       connection.peer.kill(SIGKILL);
@@ -163,7 +152,7 @@ TEST(ucx_the_loss_of_an_idle_peer_is_reported) {
 
 TEST(ucx_a_forked_child_does_not_hide_its_parents_death) {
   // Over TCP the child holds the parent's sockets: that loss shows on the wire of the hello.
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     if (options.tls == "tcp,self") continue;
     Connection connection(options);
     connection.peer.leave_a_child();

@@ -12,17 +12,6 @@ using fabric::ucx::Options;
 
 namespace {
 
-std::vector<Options> transports() {
-  std::vector<Options> all;
-  for (const char* tls : {kSharedMemory, "posix,self", "tcp,self"}) {
-    if (std::strcmp(tls, "tcp,self") == 0 && !UcxNode::tcp_over_loopback()) continue;
-    Options options;
-    options.tls = tls;
-    all.push_back(options);
-  }
-  return all;
-}
-
 struct Pair {
   explicit Pair(const Options& options, std::size_t memory = UcxNode::kDefaultMemory)
       : left(options, memory), right(options, memory) {
@@ -51,7 +40,7 @@ const std::size_t kSizes[] = {0,    1,    84,    93,    2047,   2048,          2
 }  // namespace
 
 TEST(ucx_reads_bring_the_bytes_of_every_size) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Pair pair(options);
     for (const std::size_t size : kSizes) {
       Bytes into(size);
@@ -62,7 +51,7 @@ TEST(ucx_reads_bring_the_bytes_of_every_size) {
 }
 
 TEST(ucx_writes_are_visible_when_they_complete) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Pair pair(options);
     for (const std::size_t size : kSizes) {
       const Bytes from(size, static_cast<std::uint8_t>(size + 1));
@@ -73,7 +62,7 @@ TEST(ucx_writes_are_visible_when_they_complete) {
 }
 
 TEST(ucx_payloads_of_every_size_arrive_both_ways) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Pair pair(options);
     for (const std::size_t size : kSizes) {
       Bytes into(size);
@@ -89,7 +78,7 @@ TEST(ucx_payloads_of_every_size_arrive_both_ways) {
 }
 
 TEST(ucx_headers_arrive_up_to_their_limit_and_no_further) {
-  for (Options options : transports()) {
+  for (Options options : shared_memory_and_tcp()) {
     for (const std::size_t inline_limit : {std::size_t{0}, std::size_t{64}}) {
       options.max_inline_header = inline_limit;
       Pair pair(options);
@@ -108,7 +97,7 @@ TEST(ucx_headers_arrive_up_to_their_limit_and_no_further) {
 }
 
 TEST(ucx_messages_without_payload_keep_their_order) {
-  for (Options options : transports()) {
+  for (Options options : shared_memory_and_tcp()) {
     options.max_inline_header = 100;
     Pair pair(options);
     constexpr std::uint32_t kCount = 1000;
@@ -125,7 +114,7 @@ TEST(ucx_messages_without_payload_keep_their_order) {
 }
 
 TEST(ucx_messages_wait_for_a_channel_that_is_not_connected_yet) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     UcxNode left(options), right(options);
     const Bytes from_left = left.hello();
     const Bytes from_right = right.hello();
@@ -161,7 +150,7 @@ TEST(ucx_messages_to_an_unknown_token_are_dropped_and_counted) {
 }
 
 TEST(ucx_a_refused_payload_harms_nobody) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Pair pair(options);
     const Bytes from(400000, 1);
     for (int i = 0; i < 3; ++i) {
@@ -175,7 +164,7 @@ TEST(ucx_a_refused_payload_harms_nobody) {
 }
 
 TEST(ucx_threads_share_a_door) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Pair pair(options);
     std::vector<std::thread> threads;
     for (int t = 0; t < 4; ++t)
@@ -236,7 +225,7 @@ TEST(ucx_a_wait_ends_by_its_deadline_and_when_it_is_given_up) {
 }
 
 TEST(ucx_a_closed_channel_refuses_and_ends_what_is_in_flight) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Pair pair(options);
     Bytes into(4 << 20);
     std::thread closer([&pair] { pair.left.channel().close(); });
@@ -254,7 +243,7 @@ TEST(ucx_a_closed_channel_refuses_and_ends_what_is_in_flight) {
 }
 
 TEST(ucx_sends_of_exposed_memory_end_with_their_channel) {
-  for (const Options& options : transports())
+  for (const Options& options : shared_memory_and_tcp())
     for (const bool sender_closes : {true, false}) {
       Pair pair(options);
       std::vector<std::unique_ptr<fabric::Operation>> sends;
@@ -276,7 +265,7 @@ TEST(ucx_sends_of_exposed_memory_end_with_their_channel) {
 }
 
 TEST(ucx_doors_stop_with_transfers_in_flight) {
-  for (const Options& options : transports()) {
+  for (const Options& options : shared_memory_and_tcp()) {
     Pair pair(options);
     for (std::uint32_t i = 0; i < 50; ++i) pair.left.tell(i, 1 << 20);
     pair.right.door().stop();

@@ -24,6 +24,15 @@ bool UcxNode::tcp_over_loopback() {
   return !(version.major == 1 && version.minor == 20);
 }
 
+std::vector<fabric::ucx::Options> shared_memory_and_tcp() {
+  std::vector<fabric::ucx::Options> all;
+  for (const char* tls : {kSharedMemory, "posix,self", "tcp,self"}) {
+    if (std::strcmp(tls, "tcp,self") == 0 && !UcxNode::tcp_over_loopback()) continue;
+    all.emplace_back().tls = tls;
+  }
+  return all;
+}
+
 UcxNode::UcxNode(const fabric::ucx::Options& options, std::size_t memory) : progress_({}) {
   memfd_ = Fd(::memfd_create("ucx_node", MFD_CLOEXEC));
   if (!memfd_ || ::ftruncate(memfd_.get(), static_cast<off_t>(memory)) != 0) {

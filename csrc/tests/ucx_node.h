@@ -28,6 +28,9 @@ inline constexpr const char* kSharedMemory = "posix,cma,self";
 // What byte `at` of a node's exposed memory holds at first.
 std::uint8_t pattern(std::uint64_t at);
 
+// What transfers are tested over, as far as this UCX can.
+std::vector<fabric::ucx::Options> shared_memory_and_tcp();
+
 class UcxNode final : public fabric::Receiver {
  public:
   static constexpr std::size_t kDefaultMemory = 8 << 20;
