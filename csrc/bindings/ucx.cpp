@@ -50,7 +50,7 @@ py::object create_door(const std::string& tls, const std::string& interface,
   auto handle = std::make_unique<fabric::DoorHandle>(std::move(door).value());
   PyObject* capsule = PyCapsule_New(handle.get(), fabric::kDoorCapsule, destroy_handle);
   if (capsule == nullptr) throw py::error_already_set();
-  static_cast<void>(handle.release());  // the capsule's now
+  [[maybe_unused]] const auto* given = handle.release();  // to the capsule
   return py::reinterpret_steal<py::object>(capsule);
 }
 

@@ -313,8 +313,9 @@ Expected<Lease> Reader::get(const Key& asked, const ReadOptions& options, Deadli
   Lease lease;
   const Status status = with_link(key, deadline, [&](const std::shared_ptr<Link>& link) {
     auto got = get_remote(link, key, options.writable, deadline);
-    if (got) lease = std::move(got).value();
-    return got.status();
+    if (!got) return got.status();
+    lease = std::move(got).value();
+    return Status();
   });
   if (status.ok()) return lease;
   return explain(key, status, deadline).within("get of " + key.describe());

@@ -253,7 +253,7 @@ Status Service::wait(WireReader& in, const Caller& caller, const std::shared_ptr
   std::weak_ptr<Owner> weak = owner_;
   const Waiting waiting{caller.connection, patience};
   owner_->when_published(
-      object.object_id, object.capability, waiting, [weak, object, to](Status status) {
+      object.object_id, object.capability, waiting, [weak, object, to](const Status& status) {
         const auto owner = weak.lock();
         if (!status.ok() || !owner) {
           to->reply(status.ok() ? Status(Code::closed, "the owner closed its store") : status);

@@ -28,7 +28,7 @@ PyTypeObject* const kNamedClasses[] = {
     &PyBytes_Type,     &PyLong_Type,    &PyFloat_Type,     &PySet_Type,
     &PyByteArray_Type, &PyComplex_Type, &PyFrozenSet_Type,
 };
-constexpr std::string_view kArrayClass = "numpy.ndarray";
+constexpr char kArrayClass[] = "numpy.ndarray";
 
 /// Whether pickle can refer to the class at all: not to a local one, nor to what the interpreter
 /// keeps to itself (the class of functions).
@@ -49,7 +49,8 @@ bool can_travel(PyTypeObject* type) {
 Ref encode_class(PyObject* cls) {
   if (!PyType_Check(cls)) return Ref::share(cls);
   auto* type = reinterpret_cast<PyTypeObject*>(cls);
-  bool named = !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && type->tp_name == kArrayClass;
+  bool named = !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) &&
+               std::string_view(type->tp_name) == kArrayClass;
   for (PyTypeObject* candidate : kNamedClasses) named = named || type == candidate;
   if (named) return Ref::steal(PyUnicode_InternFromString(type->tp_name));
   return can_travel(type) ? Ref::share(cls) : Ref();
@@ -63,7 +64,7 @@ Ref decode_class(PyObject* cls) {
       return Ref::share(reinterpret_cast<PyObject*>(candidate));
     }
   }
-  if (PyUnicode_CompareWithASCIIString(cls, kArrayClass.data()) != 0) {
+  if (PyUnicode_CompareWithASCIIString(cls, kArrayClass) != 0) {
     PyErr_Format(PyExc_ValueError, "the pickled default class %R of a proxy is unknown", cls);
     return Ref();
   }
@@ -73,7 +74,8 @@ Ref decode_class(PyObject* cls) {
   return array;
 }
 
-constexpr std::string_view kUnhashable = "unhashable type: '";
+constexpr char kUnhashableText[] = "unhashable type: '";
+constexpr std::string_view kUnhashable = kUnhashableText;
 
 const char* class_name(PyObject* cls) {
   return cls != nullptr && PyType_Check(cls) ? reinterpret_cast<PyTypeObject*>(cls)->tp_name
@@ -82,7 +84,7 @@ const char* class_name(PyObject* cls) {
 
 /// What hash() of an instance of the class usually raises; the class may be null.
 Ref unhashable(PyObject* cls) {
-  Ref message = Ref::steal(PyUnicode_FromFormat("%s%s'", kUnhashable.data(), class_name(cls)));
+  Ref message = Ref::steal(PyUnicode_FromFormat("%s%s'", kUnhashableText, class_name(cls)));
   if (!message) return Ref();
   return Ref::steal(PyObject_CallOneArg(PyExc_TypeError, message.get()));
 }

@@ -49,7 +49,7 @@ std::uint16_t port_of(const sockaddr_storage& storage) {
 
 }  // namespace
 
-Expected<std::shared_ptr<Listener>> Listener::open(std::shared_ptr<Worker> worker,
+Expected<std::shared_ptr<Listener>> Listener::open(const std::shared_ptr<Worker>& worker,
                                                    const std::string& ip, std::uint16_t port,
                                                    UcxChannel::Ready accept, bool anywhere) {
   auto address = parse(ip, port);
@@ -106,11 +106,11 @@ void Listener::answer(ucp_conn_request_h request) {
   if (!channel) log_warn("ucx: a connection was not accepted: " + channel.status().message());
 }
 
-Expected<std::shared_ptr<UcxChannel>> dial(std::shared_ptr<Worker> worker, const std::string& ip,
-                                           std::uint16_t port) {
+Expected<std::shared_ptr<UcxChannel>> dial(const std::shared_ptr<Worker>& worker,
+                                           const std::string& ip, std::uint16_t port) {
   auto address = parse(ip, port);
   if (!address) return address.status();
-  return UcxChannel::dial(std::move(worker), address->get(), address->size);
+  return UcxChannel::dial(worker, address->get(), address->size);
 }
 
 }  // namespace pshpc::fabric::ucx

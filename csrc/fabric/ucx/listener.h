@@ -16,7 +16,7 @@ class Listener : public std::enable_shared_from_this<Listener> {
   // Binds to one numeric address of this machine; "0.0.0.0" and "::" only if `anywhere` says that
   // the whole network may come: whoever connects can read and write this process' memory.
   // `accept` runs like a Receiver's callbacks, with channels that are ready for use.
-  static Expected<std::shared_ptr<Listener>> open(std::shared_ptr<Worker> worker,
+  static Expected<std::shared_ptr<Listener>> open(const std::shared_ptr<Worker>& worker,
                                                   const std::string& ip, std::uint16_t port,
                                                   UcxChannel::Ready accept, bool anywhere = false);
   ~Listener();
@@ -37,7 +37,7 @@ class Listener : public std::enable_shared_from_this<Listener> {
   std::uint16_t port_ = 0;
 };
 
-Expected<std::shared_ptr<UcxChannel>> dial(std::shared_ptr<Worker> worker, const std::string& ip,
-                                           std::uint16_t port);
+Expected<std::shared_ptr<UcxChannel>> dial(const std::shared_ptr<Worker>& worker,
+                                           const std::string& ip, std::uint16_t port);
 
 }  // namespace pshpc::fabric::ucx
