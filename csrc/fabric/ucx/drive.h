@@ -19,8 +19,6 @@ class Drivable {
  public:
   virtual ~Drivable() = default;
   virtual unsigned try_progress() = 0;
-  // The driver has left.
-  virtual void release() = 0;
 };
 
 class Drive {

@@ -81,15 +81,7 @@ Status DeathWatch::open(int transport_fd) {
   event.data.ptr = nullptr;
   if (!epoll_ || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, transport_fd, &event) != 0)
     return system_error("watching the descriptor of a UCX worker");
-  transport_fd_ = transport_fd;
   return {};
-}
-
-void DeathWatch::listen(bool listen) {
-  epoll_event event{};
-  event.events = listen ? std::uint32_t{EPOLLIN} : 0;
-  event.data.ptr = nullptr;
-  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, transport_fd_, &event);
 }
 
 void DeathWatch::add(Fd process, Mourner& mourner) {

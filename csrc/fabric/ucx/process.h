@@ -44,8 +44,6 @@ class DeathWatch {
 
   Status open(int transport_fd);
   int fd() const { return epoll_.get(); }
-  // Whether the transport's events make the descriptor readable.
-  void listen(bool listen);
 
   void add(Fd process, Mourner& mourner);
   void remove(Mourner& mourner);
@@ -54,7 +52,6 @@ class DeathWatch {
 
  private:
   GuardedFd epoll_;
-  int transport_fd_ = -1;
   std::unordered_map<Mourner*, Fd> processes_;
 };
 

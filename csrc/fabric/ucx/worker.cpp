@@ -168,18 +168,7 @@ unsigned Worker::progress() {
 unsigned Worker::try_progress() {
   if (birth_ != fork_generation()) return 0;
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-  if (!lock) return 0;
-  if (armed_) {
-    deaths_.listen(false);
-    muted_ = true;
-  }
-  return progress_locked(std::move(lock));
-}
-
-void Worker::release() {
-  if (!muted_.load(std::memory_order_relaxed) || birth_ != fork_generation()) return;
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (muted_.exchange(false)) deaths_.listen(true);
+  return lock ? progress_locked(std::move(lock)) : 0;
 }
 
 unsigned Worker::progress_locked(std::unique_lock<std::mutex> lock) {
@@ -212,7 +201,6 @@ bool Worker::arm() {
   if (birth_ != fork_generation()) return true;
   std::lock_guard<std::mutex> lock(mutex_);
   deaths_.check();
-  if (muted_.exchange(false)) deaths_.listen(true);
   if (inbox_.has_news() && !publishing_) return false;
   const ucs_status_t status = ucp_worker_arm(handle_);
   armed_ = status != UCS_ERR_BUSY;

@@ -3,7 +3,6 @@
 // a Guard; what ends meanwhile is published after unlocking, never inside UCX's callbacks. A waiter
 // woken with the lock held would preempt its holder and cost a scheduler tick.
 
-#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -88,7 +87,6 @@ class Worker final : public Source, public Drivable, public std::enable_shared_f
   int fd() const override { return deaths_.fd(); }
   unsigned progress() override;
   unsigned try_progress() override;
-  void release() override;
   bool arm() override;
   bool driven() const override { return drive_.active(); }
 
@@ -112,8 +110,6 @@ class Worker final : public Source, public Drivable, public std::enable_shared_f
 
   std::mutex mutex_;
   bool armed_ = false;  // the progress thread sleeps or is about to
-  // It is not to be woken: a caller drives, and the answer is faster with the processor to itself.
-  std::atomic<bool> muted_{false};
   bool publishing_ = false;
   unsigned polls_ = 0;
   std::list<Flight> in_flight_;
