@@ -47,7 +47,7 @@ class Store(Writing):
         progress: `"adaptive"` sleeps when idle, `"polling"` keeps a core busy.
         grace: Seconds that evicted memory rests while peers may read it one-sidedly.
         secret: 16 bytes that stores share which may put into each other from other nodes.
-        options: Further options, see the guide on tuning.
+        options: What few stores need, see `proxystore_hpc.store.options.Options`.
 
     Raises:
         StoreExistsError: `register` is true and the name is taken.

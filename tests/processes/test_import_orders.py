@@ -57,10 +57,12 @@ def environment_for(mpi: Mpi, **more: str) -> dict[str, str]:
 def run(
     command: list[str], environment: dict[str, str], order: str, may_complain: bool = False
 ) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as answers:
+    with tempfile.TemporaryDirectory() as answers, tempfile.TemporaryDirectory() as segments:
+        # Open MPI leaves some behind in /dev/shm.
+        backing = {f"OMPI_MCA_btl_{name}_backing_directory": segments for name in ("sm", "vader")}
         done = subprocess.run(
             [*command, sys.executable, str(PROGRAM), order, answers],
-            env=environment,
+            env={**environment, **backing},
             capture_output=True,
             text=True,
             timeout=55,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from support import procfs
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "ci" / "buildsys"))
@@ -33,14 +33,6 @@ def run_guarded(limit_s: float, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("status", [0, 3])
 def test_the_status_of_the_command_is_passed_on(status: int) -> None:
     assert run_guarded(20, f"raise SystemExit({status})").returncode == status
@@ -56,7 +48,7 @@ def test_a_hang_ends_with_the_stacks_of_every_process() -> None:
     assert done.returncode == 124
     assert "in_the_parent" in done.stderr
     assert "in_the_child" in done.stderr
-    assert not is_alive(int(done.stdout))
+    assert not procfs.exists(int(done.stdout))
 
 
 def test_an_orphan_is_named_ended_and_a_failure() -> None:
@@ -68,7 +60,7 @@ def test_an_orphan_is_named_ended_and_a_failure() -> None:
     )
     assert done.returncode == 1
     assert "LEFT BEHIND" in done.stderr
-    assert not is_alive(int(done.stdout))
+    assert not procfs.exists(int(done.stdout))
 
 
 def test_ending_the_runner_ends_what_it_runs() -> None:
@@ -85,7 +77,7 @@ def test_ending_the_runner_ends_what_it_runs() -> None:
         inner = int(output.readline())
     runner.terminate()
     assert runner.wait(timeout=30) == 128 + 15
-    assert not is_alive(inner)
+    assert not procfs.exists(inner)
 
 
 @pytest.fixture
