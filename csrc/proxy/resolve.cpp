@@ -39,10 +39,11 @@ void forget_parent() {
   if (tables_generation == fork_generation) return;
   tables_generation = fork_generation;
   // Leaked: a condition variable that the parent's threads wait on cannot be destroyed.
-  // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks)
+  // NOLINTBEGIN(clang-analyzer-cplusplus.NewDeleteLeaks)
   [[maybe_unused]] const auto* kept =
       std::make_unique<decltype(awaited)>(std::move(awaited)).release();
   awaited.clear();
+  // NOLINTEND(clang-analyzer-cplusplus.NewDeleteLeaks)
   waits_for.clear();
 }
 
