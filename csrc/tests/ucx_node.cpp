@@ -12,7 +12,6 @@
 namespace pshpc::test {
 
 using fabric::Channel;
-using fabric::Message;
 using fabric::Operation;
 
 std::uint8_t pattern(std::uint64_t at) {
