@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -192,7 +193,12 @@ def main() -> int:
     for title, run_stage in python_stages if for_pytest else [*other_stages, *python_stages]:
         print(f"\n== {title}", flush=True)
         started = time.monotonic()
-        stages.append(run_stage())
+        try:
+            stages.append(run_stage())
+        except Exception:
+            # The other stages are still worth their run.
+            traceback.print_exc()
+            stages.append(Stage(title, failed=1))
         stages[-1].seconds = time.monotonic() - started
     return close(stages)
 
