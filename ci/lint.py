@@ -32,10 +32,11 @@ LAYERS = {
     "base": set[str](),
     "memory": {"base"},
     "fabric": {"base", "memory"},
-    "objects": {"base", "memory", "fabric"},
+    "rpc": {"base", "memory", "fabric"},
+    "objects": {"base", "memory", "fabric", "rpc"},
     "proxy": set[str](),
-    "bindings": {"base", "memory", "fabric", "objects"},
-    "tests": {"base", "memory", "fabric", "objects"},
+    "bindings": {"base", "memory", "fabric", "rpc", "objects"},
+    "tests": {"base", "memory", "fabric", "rpc", "objects"},
 }
 MAY_INCLUDE_PYTHON = {"proxy", "bindings"}
 LONGEST_FILE = 600

@@ -28,6 +28,7 @@ class Deadline {
     if (!(seconds > 0)) return after(0);
     return seconds > 1e9 ? never() : after(static_cast<Nanoseconds>(seconds * 1e9));
   }
+  static Deadline at_time(Nanoseconds time) { return Deadline(time); }
   static Deadline never() { return Deadline(std::numeric_limits<Nanoseconds>::max()); }
 
   Nanoseconds at() const { return at_; }

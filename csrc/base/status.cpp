@@ -22,6 +22,11 @@ const char* code_name(Code code) {
     case Code::changed: return "changed";
     case Code::pinned: return "pinned";
     case Code::forked: return "forked";
+    case Code::no_method: return "no_method";
+    case Code::no_provider: return "no_provider";
+    case Code::cancelled: return "cancelled";
+    case Code::replaced: return "replaced";
+    case Code::raised: return "raised";
     case Code::system: return "system";
   }
   return "unknown";

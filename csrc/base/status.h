@@ -24,6 +24,11 @@ enum class Code {
   changed,      // registered memory changed while it was read
   pinned,       // the object is protected from eviction
   forked,       // used in a child of the process that opened it
+  no_method,    // the peer has registered no procedure of that name
+  no_provider,  // the peer has the procedure, but not for that provider
+  cancelled,    // given up by the one who asked
+  replaced,     // another process answers at the peer's address: it was restarted
+  raised,       // the handler failed; what it raised follows
   system,       // the operating system refused
 };
 

@@ -225,7 +225,7 @@ class PyInstance {
       return instance.reader().link(key.owner, &key, to_deadline(timeout));
     }();
     const auto& welcome = check(std::move(link))->welcome();
-    return {welcome.store, welcome.config};
+    return {welcome.name, welcome.config};
   }
 
   py::dict stats() const {

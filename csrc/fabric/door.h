@@ -20,12 +20,12 @@
 namespace pshpc::fabric {
 
 // Headers are small and always copied by send(); larger matter belongs into the payload.
-inline constexpr std::size_t kMaxHeader = 4096;
+inline constexpr std::size_t kMaxHeader = 16 * 1024;
 
-// Payload goes out without a copy where the transport can; `keep` holds its memory until it is
+// send() copies the header. Payload goes out without a copy where the transport can; `keep` holds its memory until it is
 // sent.
 struct Message {
-  Bytes header;
+  ConstSpan header;
   ConstSpan payload;
   std::shared_ptr<const void> keep;
 };

@@ -74,10 +74,10 @@ class Transfer {
   }
 
   Expected<FetchReply> fetch(const Key& key, std::uint64_t offset, Span into, Deadline deadline) {
-    auto call = std::make_unique<Call>(into, nullptr);
-    Call* waiting = call.get();
-    link_->messenger().start(channel_, Kind::fetch, fetch_request(key, offset, into.size), {},
-                             nullptr, waiting);
+    auto call = std::make_unique<rpc::Call>(into, nullptr);
+    rpc::Call* waiting = call.get();
+    link_->messenger().start(channel_, target_of(Kind::fetch), fetch_request(key, offset, into.size), {},
+                             nullptr, deadline, false, waiting);
     Status status = link_->wait(*door_, *waiting, deadline);
     FetchReply reply;
     std::size_t received = 0;
@@ -259,11 +259,11 @@ Status DoorRead::start(Deadline deadline) {
     return {};
   }
   const Span payload = span.slice(kHeaderSize, static_cast<std::size_t>(key_.length));
-  auto call = std::make_unique<Call>(payload, buffer_);
+  auto call = std::make_unique<rpc::Call>(payload, buffer_);
   call_ = call.get();
   operation_ = std::move(call);
-  link_->messenger().start(channel_, Kind::fetch, fetch_request(key_, 0, key_.length), {}, nullptr,
-                           call_);
+  link_->messenger().start(channel_, target_of(Kind::fetch), fetch_request(key_, 0, key_.length), {},
+                           nullptr, deadline, false, call_);
   return {};
 }
 

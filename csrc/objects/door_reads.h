@@ -37,7 +37,7 @@ class DoorRead {
   std::shared_ptr<fabric::Channel> channel_;
   std::shared_ptr<fabric::RemoteRegion> region_;
   std::unique_ptr<fabric::Operation> operation_;
-  Call* call_ = nullptr;  // the operation, when the owner sends
+  rpc::Call* call_ = nullptr;  // the operation, when the owner sends
   Nanoseconds started_ = 0;
 };
 

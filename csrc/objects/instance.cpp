@@ -17,13 +17,34 @@ constexpr Nanoseconds kTendPeriod = 100 * kMillisecond;
 
 // Regions that peers have no key to must not take the ids of those that they have.
 struct LiveRegion {
-  std::shared_ptr<Exposure> exposure;
+  std::shared_ptr<rpc::Exposure> exposure;
   std::uint32_t id;
 
-  LiveRegion(std::shared_ptr<Exposure> e, std::uint32_t i) : exposure(std::move(e)), id(i) {}
+  LiveRegion(std::shared_ptr<rpc::Exposure> e, std::uint32_t i) : exposure(std::move(e)), id(i) {}
   LiveRegion(const LiveRegion&) = delete;
   LiveRegion& operator=(const LiveRegion&) = delete;
   ~LiveRegion() { exposure->remove(id); }
+};
+
+// Lets in who knows the key of an object, and keeps the pins of readers.
+class OwnerGate final : public rpc::Gate {
+ public:
+  explicit OwnerGate(std::shared_ptr<Owner> owner) : owner_(std::move(owner)) {}
+
+  std::optional<Tag> ticket(std::uint64_t object_id) override {
+    return owner_->capability(object_id);
+  }
+  Status joined(const rpc::Caller& caller, std::vector<Fd> attached) override {
+    owner_->join(caller.connection);
+    if (!caller.local || attached.empty()) return {};
+    auto table = memory::PinTableView::open(std::move(attached.front()));
+    if (!table) return table.status();
+    return owner_->add_reader(caller.connection, std::move(table).value());
+  }
+  void left(const rpc::Caller& caller) override { owner_->leave(caller.connection); }
+
+ private:
+  std::shared_ptr<Owner> owner_;
 };
 
 // How long the end of a handle waits for sends before it leaves the memory registered.
@@ -80,7 +101,7 @@ Status Instance::start() {
   if (!status.ok()) return status;
 
   OwnerAddress self;
-  self.owner = random_tag();
+  self.id = random_tag();
   self.uid = ::geteuid();
   owner_ = std::make_shared<Owner>(self, options_.owner,
                                    [exposure = exposure_](const memory::Segment& segment) {
@@ -88,16 +109,20 @@ Status Instance::start() {
                                      return Status();
                                    });
   pool_ = memory::Pool::create(options_.pool);
-  service_ = std::make_unique<Service>(owner_, *exposure_);
-  messenger_ = std::make_unique<Messenger>(*service_);
+  messenger_ = std::make_shared<rpc::Messenger>(pool_);
+  service_ = std::make_shared<Service>(owner_, *exposure_);
+  status = Service::serve(service_, *messenger_);
+  if (!status.ok()) return status;
   registrations_ = std::make_unique<memory::RegistrationCache>(
       [exposure = exposure_](Span span) -> Expected<std::shared_ptr<void>> {
         const std::uint32_t id = exposure->next_live_region();
         exposure->add({id, span, -1, memory::MemoryType::host});
         return std::shared_ptr<void>(std::make_shared<LiveRegion>(exposure, id));
       });
-  host_ = std::make_unique<Host>(owner_, *exposure_, *service_, *messenger_, options_.store,
-                                 options_.secret);
+  gate_ = std::make_unique<OwnerGate>(owner_);
+  host_ = std::make_unique<rpc::Host>(
+      rpc::Host::Options{self.id, options_.store, options_.secret, options_.trust_user},
+      *exposure_, *messenger_, gate_.get());
   server_ = std::make_unique<fabric::SocketServer>(progress_, *host_);
   auto local = fabric::listen_abstract(self.node_socket());
   if (!local) return local.status();
@@ -112,7 +137,7 @@ Status Instance::start() {
     if (!status.ok()) return status;
     owner_->set_contact(options_.host, port.value());
   }
-  LinkContext context{self.owner, options_.secret, exposure_.get(), messenger_.get()};
+  rpc::LinkContext context{owner_->self(), options_.secret, exposure_.get(), messenger_};
   reader_ = std::make_unique<Reader>(owner_, context, pool_, DoorChoice(options_.doors));
 
   std::weak_ptr<Owner> weak = owner_;
@@ -161,7 +186,7 @@ void Instance::close() {
   if (server_) server_->stop();
   for (const auto& door : exposure_->doors()) door->stop();
   // Now that no door completes calls any more.
-  if (messenger_) messenger_->close_all();
+  if (messenger_) messenger_->close_all({Code::closed, "it was closed on this side"});
   progress_.stop();
 }
 

@@ -12,17 +12,18 @@
 #include "fabric/socket/server.h"
 #include "memory/pool.h"
 #include "memory/registration_cache.h"
-#include "objects/host.h"
-#include "objects/messenger.h"
 #include "objects/owner.h"
 #include "objects/reader.h"
 #include "objects/service.h"
+#include "rpc/host.h"
+#include "rpc/messenger.h"
 
 namespace pshpc::objects {
 
 struct InstanceOptions {
   std::string store;  // the name told to peers
   Tag secret{};       // of the job; all zero: none
+  bool trust_user = true;  // processes of this user on this node need no secret
   OwnerOptions owner;
   memory::ArenaOptions pool;
   std::vector<std::string> doors;  // empty: every one
@@ -62,9 +63,11 @@ class Instance {
 
   const std::shared_ptr<Owner>& owner() const { return owner_; }
   Reader& reader() { return *reader_; }
-  Host& host() { return *host_; }
+  rpc::Host& host() { return *host_; }
+  const std::shared_ptr<rpc::Messenger>& messenger() const { return messenger_; }
+  fabric::Progress& progress() { return progress_; }
   memory::Pool& pool() { return *pool_; }
-  const Exposure& exposure() const { return *exposure_; }
+  const rpc::Exposure& exposure() const { return *exposure_; }
 
   // From now on peers may come in, and are reached, through this door.
   Status open_door(fabric::DoorHandle door);
@@ -83,13 +86,14 @@ class Instance {
 
   const InstanceOptions options_;
   const std::uint32_t birth_;
-  const std::shared_ptr<Exposure> exposure_ = std::make_shared<Exposure>();
+  const std::shared_ptr<rpc::Exposure> exposure_ = std::make_shared<rpc::Exposure>();
   fabric::Progress progress_;
   std::shared_ptr<Owner> owner_;
   std::shared_ptr<memory::Pool> pool_;
-  std::unique_ptr<Service> service_;
-  std::unique_ptr<Messenger> messenger_;
-  std::unique_ptr<Host> host_;
+  std::shared_ptr<Service> service_;
+  std::shared_ptr<rpc::Messenger> messenger_;
+  std::unique_ptr<rpc::Gate> gate_;
+  std::unique_ptr<rpc::Host> host_;
   std::unique_ptr<fabric::SocketServer> server_;
   std::unique_ptr<Reader> reader_;
   std::unique_ptr<memory::RegistrationCache> registrations_;

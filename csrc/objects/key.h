@@ -1,5 +1,5 @@
 #pragma once
-// Names of objects and owners. What a key holds is described in docs/protocol.md;
+// Names of objects. What a key holds is described in docs/protocol.md;
 // proxystore_hpc/key.py reads the same bytes.
 
 #include <cstdint>
@@ -8,27 +8,12 @@
 #include "base/siphash.h"
 #include "base/span.h"
 #include "base/status.h"
+#include "rpc/address.h"
 
 namespace pshpc::objects {
 
-// Random for every start of a process, so that a new process on an old address is told apart.
-using OwnerId = Tag;
-
-std::string to_hex(ConstSpan bytes);
-
-// Where an owner can be asked: its node socket follows from uid and id.
-struct OwnerAddress {
-  OwnerId owner{};
-  std::uint32_t uid = 0;
-  std::string host;  // empty: reachable on its node only
-  std::uint16_t port = 0;
-  Bytes fingerprint;  // of a TLS certificate; empty or 16 bytes
-
-  std::string node_socket() const;
-  std::string short_name() const;  // the first 8 hex digits of the id
-  Bytes encode() const;
-  static Expected<OwnerAddress> parse(ConstSpan bytes);
-};
+using OwnerId = rpc::EngineId;
+using OwnerAddress = rpc::Address;
 
 struct Key {
   enum Flags : std::uint8_t { kDeferred = 1, kLive = 2 };

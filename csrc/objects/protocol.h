@@ -1,38 +1,34 @@
 #pragma once
-// The messages between the processes of a job (docs/protocol.md). The same requests travel over
-// sockets of ours and over a door's messages.
+// What processes ask each other about objects (docs/protocol.md).
 
 #include <cstdint>
-#include <string>
-#include <vector>
 
-#include "base/siphash.h"
-#include "base/span.h"
 #include "base/status.h"
 #include "base/wire.h"
 #include "objects/key.h"
+#include "rpc/messenger.h"
 
 namespace pshpc::objects {
 
-inline constexpr std::uint32_t kProtocolVersion = 1;
-
+// The requests of the store's own control plane, as methods of the RPC layer.
 enum class Kind : std::uint16_t {
-  challenge = 1,  // the server's first word; answers nothing
-  hello,
-  reply,
-  locate,     // object -> key
-  exists,     // objects -> codes
-  evict,      // objects -> codes
-  segment,    // object, segment -> descriptor
-  region,     // object, region, door -> handle
-  reserve,    // length -> object, block
-  deliver,    // object, offset, bytes
-  publish,    // object, policy -> key
-  abort,      // object
-  fetch,      // object, range -> bytes
-  wait,       // object -> key, once it is published
-  pin_table,  // another table of the reader's
+  locate = 1,  // object -> key
+  exists,      // objects -> codes
+  evict,       // objects -> codes
+  segment,     // object, segment -> descriptor
+  region,      // object, region, door -> handle
+  reserve,     // length -> object, block
+  deliver,     // object, offset, bytes
+  publish,     // object, policy -> key
+  abort,       // object
+  fetch,       // object, range -> bytes
+  wait,        // object -> key, once it is published
+  pin_table,   // another table of the reader's
 };
+inline constexpr Kind kLastKind = Kind::pin_table;
+
+inline rpc::Target target_of(Kind kind) { return {static_cast<rpc::MethodId>(kind), 0}; }
+const char* kind_name(Kind kind);
 
 // What one socket frame carries at most of fetched or delivered bytes.
 inline constexpr std::uint64_t kChunk = 1u << 20;
@@ -54,49 +50,6 @@ struct ObjectRef {
 
 inline ObjectRef ref_of(const Key& key) { return {key.object_id, key.capability}; }
 
-// How to reach a peer through one door.
-struct DoorOffer {
-  std::string door;
-  Bytes address;
-  std::uint64_t token = 0;  // what the other side shall put into its messages
-};
-
-struct Challenge {
-  OwnerId owner{};
-  Tag nonce{};
-
-  Bytes encode() const;
-  static Expected<Challenge> parse(ConstSpan body);
-};
-
-struct Hello {
-  enum class Proof : std::uint8_t { none, secret, capability };
-
-  OwnerId client{};
-  Proof proof_kind = Proof::none;
-  std::uint64_t object_id = 0;  // whose capability the proof shows
-  Tag proof{};
-  std::uint8_t has_pin_table = 0;
-  std::vector<DoorOffer> offers;
-
-  Bytes encode() const;
-  static Expected<Hello> parse(ConstSpan body);
-};
-
-struct Welcome {
-  std::string store;   // its name
-  std::string config;  // JSON, for processes that have no such store yet
-  std::uint8_t trusted = 0;
-  Tag proof{};  // that the server knows the same key
-  std::vector<DoorOffer> offers;
-
-  Bytes encode() const;
-  static Expected<Welcome> parse(ConstSpan body);
-};
-
-// Shows that one knows `key` without sending it.
-Tag prove(const Tag& key, const Tag& nonce, const OwnerId& client, const char* role);
-
 struct FetchReply {
   std::uint64_t generation = 0;
   std::uint64_t sequence = 0;
@@ -115,10 +68,5 @@ struct FetchReply {
 
 // What a code in the answer to a batch means, for people.
 const char* explain_code(Code code);
-
-// A reply's body: the status, then what the request is answered with.
-Bytes encode_reply(const Status& status, ConstSpan body);
-// The status of the other side, or Code::protocol; `body` is what follows.
-Status decode_reply(ConstSpan reply, ConstSpan* body);
 
 }  // namespace pshpc::objects

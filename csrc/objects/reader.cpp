@@ -36,10 +36,10 @@ void say_fallback(const Key& key, const Status& why) {
 
 }  // namespace
 
-Reader::Reader(std::shared_ptr<Owner> owner, LinkContext context,
+Reader::Reader(std::shared_ptr<Owner> owner, rpc::LinkContext context,
                std::shared_ptr<memory::Pool> pool, DoorChoice doors)
     : owner_(std::move(owner)),
-      context_(context),
+      context_(std::move(context)),
       pool_(std::move(pool)),
       doors_(std::move(doors)) {}
 
@@ -51,7 +51,7 @@ Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Ke
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     if (closed_) return closed_error();
-    Slot& slot = links_[owner.owner];
+    Slot& slot = links_[owner.id];
     const bool renew = slot.link && slot.link->worn() && now() >= slot.renew_from;
     if (slot.link && (!renew || slot.connecting)) return slot.link;
     if (!slot.connecting) {
@@ -70,11 +70,11 @@ Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Ke
   lock.lock();
   connected_.notify_all();
   if (closed_) return closed_error();
-  Slot& slot = links_[owner.owner];
+  Slot& slot = links_[owner.id];
   slot.connecting = false;
   if (opened) replaced = std::exchange(slot.link, opened.value());
   if (slot.link) return slot.link;
-  links_.erase(owner.owner);
+  links_.erase(owner.id);
   return opened;
 }
 
@@ -95,7 +95,7 @@ Status Reader::with_link(const Key& key, Deadline deadline,
     if (opened) {
       const std::shared_ptr<Link>& link = opened.value();
       if (no_door && link->worn() ? link->answers(deadline) : link->alive()) return status;
-      forget(key.owner.owner, link);
+      forget(key.owner.id, link);
     }
     // A second break in a row is the owner's death rather than a hiccup of the connection.
     if (attempt > 0) return {Code::owner_gone, status.message()};

@@ -26,7 +26,7 @@ struct ReadOptions {
 // transfer.
 class Reader {
  public:
-  Reader(std::shared_ptr<Owner> owner, LinkContext context, std::shared_ptr<memory::Pool> pool,
+  Reader(std::shared_ptr<Owner> owner, rpc::LinkContext context, std::shared_ptr<memory::Pool> pool,
          DoorChoice doors);
 
   Expected<Lease> get(const Key& key, const ReadOptions& options, Deadline deadline);
@@ -69,7 +69,7 @@ class Reader {
     fabric::DoorHandle door;
   };
 
-  bool is_self(const OwnerAddress& owner) const { return owner.owner == owner_->self().owner; }
+  bool is_self(const OwnerAddress& owner) const { return owner.id == owner_->self().id; }
   void forget(const OwnerId& owner, const std::shared_ptr<Link>& link);
   std::vector<Way> ways(const Link& link) const;
   Status no_way(const Link& link, const Key& key) const;
@@ -99,7 +99,7 @@ class Reader {
   Expected<std::shared_ptr<memory::Pool::Buffer>> buffer_for(std::uint64_t length);
 
   std::shared_ptr<Owner> owner_;
-  const LinkContext context_;
+  const rpc::LinkContext context_;
   std::shared_ptr<memory::Pool> pool_;
   const DoorChoice doors_;
 

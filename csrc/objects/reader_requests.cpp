@@ -27,7 +27,7 @@ std::vector<Status> Reader::ask_each(Kind kind, const std::vector<Key>& keys, bo
   for (std::size_t i = 0; i < keys.size(); ++i) {
     const Key& key = keys[i];
     if (!is_self(key.owner))
-      by_owner[key.owner.owner].push_back(i);
+      by_owner[key.owner.id].push_back(i);
     else if (kind == Kind::exists)
       outcome[i] = owner_->check(key.object_id, key.capability);
     else

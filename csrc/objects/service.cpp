@@ -54,24 +54,36 @@ Expected<PayloadRange> payload_range(const Located& object, std::uint64_t offset
   return range;
 }
 
-void Service::handle(Kind kind, ConstSpan body, ConstSpan payload, std::vector<Fd> fds,
-                     const Caller& caller, const std::shared_ptr<Responder>& responder) {
-  WireReader in(body);
-  Responder& to = *responder;
+Status Service::serve(const std::shared_ptr<Service>& service, rpc::Messenger& messenger) {
+  for (auto number = static_cast<std::uint16_t>(Kind::locate);
+       number <= static_cast<std::uint16_t>(kLastKind); ++number) {
+    const auto kind = static_cast<Kind>(number);
+    const rpc::Target target = target_of(kind);
+    const Status added =
+        messenger.add_handler(kind_name(kind), target.method, target.provider, service);
+    if (!added.ok()) return added;
+  }
+  return {};
+}
+
+void Service::handle(rpc::Request& request) {
+  WireReader in(request.body);
+  Responder& to = request.responder;
+  const Caller& caller = request.caller;
   Status status;
-  switch (kind) {
+  switch (static_cast<Kind>(request.method)) {
     case Kind::locate: status = locate(in, to); break;
     case Kind::exists: status = exists(in, to); break;
     case Kind::evict: status = evict(in, to); break;
     case Kind::segment: status = segment(in, caller, to); break;
     case Kind::region: status = region(in, caller, to); break;
     case Kind::reserve: status = reserve(in, caller, to); break;
-    case Kind::deliver: status = deliver(in, payload, caller, to); break;
+    case Kind::deliver: status = deliver(in, request.payload.span, caller, to); break;
     case Kind::publish: status = publish(in, caller, to); break;
     case Kind::abort: status = abort(in, caller, to); break;
     case Kind::fetch: status = fetch(in, to); break;
-    case Kind::wait: status = wait(in, caller, responder); break;
-    case Kind::pin_table: status = pin_table(in, std::move(fds), caller, to); break;
+    case Kind::wait: status = wait(in, request); break;
+    case Kind::pin_table: status = pin_table(in, std::move(request.fds), caller, to); break;
     default: status = Status(Code::protocol, "a request of an unknown kind");
   }
   if (!status.ok()) to.reply(status);
@@ -167,16 +179,19 @@ Status Service::reserve(WireReader& in, const Caller& caller, Responder& to) {
   return {};
 }
 
-Delivery Service::delivery(ConstSpan body, std::size_t size, const Caller& caller) {
+std::optional<Delivery> Service::delivery(rpc::MethodId method, ConstSpan body, std::size_t size,
+                                          const Caller& caller) {
+  if (static_cast<Kind>(method) != Kind::deliver) return Delivery{};
   WireReader in(body);
   const auto object = in.get<std::uint64_t>();
   const auto offset = in.get<std::uint64_t>();
-  if (!in.at_end() || !caller.trusted) return {};
+  if (!in.at_end() || !caller.trusted) return Delivery{};
   auto reservation = owner_->pin_reserved(object, caller.connection);
-  if (!reservation) return {};
+  if (!reservation) return Delivery{};
   auto keep = hold(owner_, reservation->block);
-  if (offset > reservation->length || size > reservation->length - offset) return {};
-  return {reservation->payload().slice(static_cast<std::size_t>(offset), size), std::move(keep)};
+  if (offset > reservation->length || size > reservation->length - offset) return Delivery{};
+  return Delivery{reservation->payload().slice(static_cast<std::size_t>(offset), size),
+                  std::move(keep)};
 }
 
 Status Service::deliver(WireReader& in, ConstSpan payload, const Caller& caller, Responder& to) {
@@ -244,14 +259,15 @@ Status Service::fetch(WireReader& in, Responder& to) {
   return {};
 }
 
-Status Service::wait(WireReader& in, const Caller& caller, const std::shared_ptr<Responder>& to) {
+Status Service::wait(WireReader& in, rpc::Request& request) {
   const ObjectRef object = ObjectRef::decode(in);
   // After that the asker does not listen any more.
   const auto patience = in.get<std::int64_t>();
   if (!in.at_end()) return short_request();
   if (patience < 0) return {Code::invalid, "a negative patience"};
   std::weak_ptr<Owner> weak = owner_;
-  const Waiting waiting{caller.connection, patience};
+  const Waiting waiting{request.caller.connection, patience};
+  const std::shared_ptr<Responder> to = request.defer();
   owner_->when_published(
       object.object_id, object.capability, waiting, [weak, object, to](const Status& status) {
         const auto owner = weak.lock();

@@ -7,48 +7,31 @@
 #include <vector>
 
 #include "base/fd.h"
-#include "objects/exposure.h"
 #include "objects/owner.h"
 #include "objects/protocol.h"
+#include "rpc/exposure.h"
+#include "rpc/handler.h"
 
 namespace pshpc::objects {
 
-// Who asks.
-struct Caller {
-  std::uint64_t connection = 0;
-  bool trusted = false;  // of the same job, or the same user on the same node: may store objects
-  bool local = false;    // through the node socket: may be handed descriptors
-};
+using rpc::Caller;
+using rpc::Delivery;
+using rpc::Responder;
 
-// Takes the answer, at once or later.
-class Responder {
+class Service : public rpc::Handler {
  public:
-  virtual ~Responder() = default;
-  // `payload` is kept valid by `keep`.
-  virtual void reply(const Status& status, ConstSpan body, ConstSpan payload,
-                     std::shared_ptr<const void> keep, std::vector<Fd> fds) = 0;
-  // Fetched bytes that one reply can take.
-  virtual std::uint64_t room() const = 0;
-
-  void reply(const Status& status, ConstSpan body = {}) { reply(status, body, {}, nullptr, {}); }
-};
-
-// Where bytes that a peer sends shall go. The memory stays theirs for as long as `keep` lives.
-struct Delivery {
-  Span span;
-  std::shared_ptr<const void> keep;
-};
-
-class Service {
- public:
-  Service(std::shared_ptr<Owner> owner, Exposure& exposure)
+  Service(std::shared_ptr<Owner> owner, rpc::Exposure& exposure)
       : owner_(std::move(owner)), exposure_(exposure) {}
 
-  // `payload` holds the bytes of a deliver request that did not go to their block directly.
-  void handle(Kind kind, ConstSpan body, ConstSpan payload, std::vector<Fd> fds,
-              const Caller& caller, const std::shared_ptr<Responder>& responder);
-  // Where the bytes that a deliver request announces shall go; empty if they are not wanted.
-  Delivery delivery(ConstSpan body, std::size_t size, const Caller& caller);
+  // Under all methods of Kind.
+  static Status serve(const std::shared_ptr<Service>& service, rpc::Messenger& messenger);
+
+  void handle(rpc::Request& request) override;
+  // Where the bytes of a deliver request shall go; no other may bring any.
+  std::optional<Delivery> delivery(rpc::MethodId method, ConstSpan body, std::size_t size,
+                                   const Caller& caller) override;
+  // Each request checks what it needs: the key of an object opens that object.
+  bool open_to_strangers() const override { return true; }
 
  private:
   Status locate(WireReader& in, Responder& to);
@@ -61,11 +44,11 @@ class Service {
   Status publish(WireReader& in, const Caller& caller, Responder& to);
   Status abort(WireReader& in, const Caller& caller, Responder& to);
   Status fetch(WireReader& in, Responder& to);
-  Status wait(WireReader& in, const Caller& caller, const std::shared_ptr<Responder>& to);
+  Status wait(WireReader& in, rpc::Request& request);
   Status pin_table(WireReader& in, std::vector<Fd> fds, const Caller& caller, Responder& to);
 
   std::shared_ptr<Owner> owner_;
-  Exposure& exposure_;
+  rpc::Exposure& exposure_;
 };
 
 // The bytes [offset, offset + length) of a payload, live or not, as one or two spans.

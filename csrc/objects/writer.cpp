@@ -72,9 +72,9 @@ Status through_door(Link& link, const fabric::DoorHandle& door, const Remote& re
       channel->write(*region, remote.offset + kHeaderSize + part.offset, part.bytes,
                      operation.get());
     } else {
-      auto call = std::make_unique<Call>(Span(), nullptr);
-      link.messenger().start(channel, Kind::deliver, delivery(remote, part.offset), part.bytes,
-                             nullptr, call.get());
+      auto call = std::make_unique<rpc::Call>();
+      link.messenger().start(channel, target_of(Kind::deliver), delivery(remote, part.offset),
+                             part.bytes, nullptr, deadline, false, call.get());
       operation = std::move(call);
     }
     const Status status = settle(link, door, std::move(operation), deadline);
@@ -97,7 +97,7 @@ Status through_socket(Link& link, const Remote& remote, const std::vector<Part>&
   return {};
 }
 
-Status fill(Link& link, const Exposure& exposure, const DoorChoice& doors, const Remote& remote,
+Status fill(Link& link, const rpc::Exposure& exposure, const DoorChoice& doors, const Remote& remote,
             const std::vector<Part>& parts, Deadline deadline) {
   Status last(Code::unavailable, "no door leads to owner " + link.address().short_name() +
                                      " (allowed: " + doors.describe() + ")");
@@ -122,7 +122,7 @@ Status fill(Link& link, const Exposure& exposure, const DoorChoice& doors, const
 
 }  // namespace
 
-Expected<Key> write_to(const std::shared_ptr<Link>& link, const Exposure& exposure,
+Expected<Key> write_to(const std::shared_ptr<Link>& link, const rpc::Exposure& exposure,
                        const DoorChoice& doors, std::uint64_t length,
                        const std::vector<Part>& parts, const Policy& policy, Deadline deadline) {
   for (const Part& part : parts)

@@ -11,7 +11,7 @@
 
 namespace pshpc::objects {
 
-Expected<Key> write_to(const std::shared_ptr<Link>& link, const Exposure& exposure,
+Expected<Key> write_to(const std::shared_ptr<Link>& link, const rpc::Exposure& exposure,
                        const DoorChoice& doors, std::uint64_t length,
                        const std::vector<Part>& parts, const Policy& policy, Deadline deadline);
 

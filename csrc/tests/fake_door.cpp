@@ -268,11 +268,12 @@ void FakeChannel::close() {
 void FakeChannel::send(fabric::Message message, Operation* operation) {
   ++door_->messages;
   begin(
-      [this, message = std::move(message)]() -> Status {
+      [this, header = message.header.copy(), payload = message.payload,
+       keep = std::move(message.keep)]() -> Status {
         const auto peer = peer_.lock();
         if (!peer) return lost();
-        peer->post([peer, token = remote_token_, header = message.header,
-                    payload = message.payload.copy()] { peer->receive(token, header, payload); });
+        peer->post([peer, token = remote_token_, header,
+                    bytes = payload.copy()] { peer->receive(token, header, bytes); });
         return {};
       },
       operation);

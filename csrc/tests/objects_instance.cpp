@@ -346,7 +346,7 @@ TEST(instance_bad_keys) {
     if (door != std::string("shm"))
       CHECK_EQ(code_of(reader.get(forged, {}, in_time())), Code::denied);
     Key nobody = good;
-    nobody.owner.owner[0] ^= 1;
+    nobody.owner.id[0] ^= 1;
     CHECK_EQ(code_of(reader.get(nobody, {}, in_time())), Code::owner_gone);
     CHECK_EQ(reader.exists({nobody}, in_time()).front().code(), Code::owner_gone);
   }

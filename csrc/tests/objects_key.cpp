@@ -12,7 +12,7 @@ namespace {
 
 OwnerAddress some_owner(Random& random) {
   OwnerAddress owner;
-  owner.owner = random_tag();
+  owner.id = random_tag();
   owner.uid = static_cast<std::uint32_t>(random.below(1 << 20));
   owner.port = static_cast<std::uint16_t>(random.below(65536));
   owner.host = std::string(random.below(256), 'h');
@@ -34,7 +34,7 @@ Key some_key(Random& random) {
 }
 
 bool same(const OwnerAddress& a, const OwnerAddress& b) {
-  return a.owner == b.owner && a.uid == b.uid && a.host == b.host && a.port == b.port &&
+  return a.id == b.id && a.uid == b.uid && a.host == b.host && a.port == b.port &&
          a.fingerprint == b.fingerprint;
 }
 
@@ -109,8 +109,8 @@ TEST(key_garbled) {
 
 TEST(key_names_its_owners_socket) {
   OwnerAddress owner;
-  owner.owner[0] = 0xab;
-  owner.owner[15] = 0x01;
+  owner.id[0] = 0xab;
+  owner.id[15] = 0x01;
   owner.uid = 1000;
   CHECK_EQ(owner.node_socket(), "proxystore-hpc/1000/ab000000000000000000000000000001");
   CHECK_EQ(owner.short_name(), "ab000000");

@@ -17,7 +17,7 @@ namespace pshpc::test {
 inline std::shared_ptr<objects::Owner> new_owner(std::uint64_t capacity = 8 << 20,
                                                  Nanoseconds grace = 20 * kMillisecond) {
   objects::OwnerAddress self;
-  self.owner = random_tag();
+  self.id = random_tag();
   objects::OwnerOptions options;
   options.arena.capacity = capacity;
   options.arena.first_segment = capacity;

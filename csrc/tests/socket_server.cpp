@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 
-#include "objects/key.h"
+#include "rpc/address.h"
 #include "tests/check.h"
 
 namespace pshpc::test {
@@ -11,7 +11,7 @@ using namespace fabric;
 
 TestServer::TestServer() {
   const Tag random = random_tag();
-  name_ = "proxystore-hpc-test/" + objects::to_hex({random.data(), random.size()});
+  name_ = "proxystore-hpc-test/" + rpc::to_hex({random.data(), random.size()});
   REQUIRE(progress_.start().ok());
   auto listener = listen_abstract(name_);
   REQUIRE(listener.ok());

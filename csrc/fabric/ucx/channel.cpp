@@ -151,7 +151,7 @@ void UcxChannel::send_locked(Worker::Guard& guard, Message message, Operation* o
   if (options.max_inline_header > 0) room = std::min(room, options.max_inline_header);
   ConstSpan header(message.header);
   if (header.size > room) {
-    auto kept = std::make_shared<const Bytes>(std::move(message.header));
+    auto kept = std::make_shared<const Bytes>(message.header.copy());
     post_locked(guard, MessageKind::long_header, {}, *kept, kept, nullptr);
     header = {};
   }
@@ -162,13 +162,14 @@ void UcxChannel::send_locked(Worker::Guard& guard, Message message, Operation* o
 void UcxChannel::send(Message message, Operation* operation) {
   Worker::Guard guard(*worker_);
   Status bad = usable_locked(guard);
-  if (bad.ok() && message.header.size() > kMaxHeader)
-    bad = {Code::invalid, "a message header of " + std::to_string(message.header.size()) +
+  if (bad.ok() && message.header.size > kMaxHeader)
+    bad = {Code::invalid, "a message header of " + std::to_string(message.header.size) +
                               " bytes; at most " + std::to_string(kMaxHeader) + " are allowed"};
   if (!bad.ok())
     guard.complete(operation, std::move(bad));
   else if (remote_token_ == 0 || !unsent_.empty())
-    unsent_.emplace_back(std::move(message), operation);
+    unsent_.push_back(
+        {message.header.copy(), message.payload, std::move(message.keep), operation});
   else
     send_locked(guard, std::move(message), operation);
 }
@@ -190,9 +191,9 @@ void UcxChannel::flush_unsent() {
   {
     Worker::Guard guard(*worker_);
     while (guard && endpoint_ && !unsent_.empty()) {
-      auto [message, operation] = std::move(unsent_.front());
+      Unsent next = std::move(unsent_.front());
       unsent_.pop_front();
-      send_locked(guard, std::move(message), operation);
+      send_locked(guard, {next.header, next.payload, std::move(next.keep)}, next.operation);
     }
     ready.swap(ready_);
     self.swap(self_);
@@ -247,7 +248,7 @@ void UcxChannel::write(const RemoteRegion& region, std::uint64_t offset, ConstSp
 }
 
 void UcxChannel::close() {
-  std::deque<std::pair<Message, Operation*>> unsent;
+  std::deque<Unsent> unsent;
   std::shared_ptr<UcxChannel> self;
   Ready ready;
   Worker::Guard guard(*worker_);
@@ -263,7 +264,7 @@ void UcxChannel::close() {
   unsent.swap(unsent_);
   ready.swap(ready_);
   self.swap(self_);
-  for (auto& [message, operation] : unsent) guard.complete(operation, ended_);
+  for (const Unsent& message : unsent) guard.complete(message.operation, ended_);
   guard.wake();
 }
 

@@ -57,6 +57,13 @@ class UcxChannel final : public Channel,
   void died_locked() override;
 
  private:
+  struct Unsent {
+    Bytes header;
+    ConstSpan payload;
+    std::shared_ptr<const void> keep;
+    Operation* operation;
+  };
+
   void look_at_lanes_locked();
   void open_locked(Worker::Guard& guard);
   void greet_locked(Worker::Guard& guard);
@@ -81,7 +88,7 @@ class UcxChannel final : public Channel,
   std::uint32_t sequence_ = 0;
   std::vector<Lane> lanes_;
   Status ended_;
-  std::deque<std::pair<Message, Operation*>> unsent_;
+  std::deque<Unsent> unsent_;
   Ready ready_;
   std::shared_ptr<UcxChannel> self_;  // an accepted channel nobody has yet, until `ready_` ran
 };

@@ -1,11 +1,12 @@
 #include <string>
 
-#include "objects/protocol.h"
+#include "rpc/hello.h"
+#include "rpc/wire.h"
 #include "tests/check.h"
 #include "tests/random.h"
 
 using namespace pshpc;
-using namespace pshpc::objects;
+using namespace pshpc::rpc;
 using pshpc::test::Random;
 
 namespace {
@@ -22,18 +23,20 @@ std::vector<DoorOffer> some_offers(Random& random) {
 
 Hello some_hello(Random& random) {
   Hello hello;
-  hello.client = random_tag();
+  hello.client.id = random_tag();
+  hello.client.host = std::string(random.below(40), 'h');
+  hello.client.port = static_cast<std::uint16_t>(random.below(65536));
   hello.proof_kind = static_cast<Hello::Proof>(random.below(3));
-  hello.object_id = random.below(~0ull);
+  hello.ticket = random.below(~0ull);
   hello.proof = random_tag();
-  hello.has_pin_table = static_cast<std::uint8_t>(random.below(2));
+  hello.attached = static_cast<std::uint8_t>(random.below(2));
   hello.offers = some_offers(random);
   return hello;
 }
 
 Welcome some_welcome(Random& random) {
   Welcome welcome;
-  welcome.store = std::string(random.below(30), 's');
+  welcome.name = std::string(random.below(30), 's');
   welcome.config = std::string(random.below(300), '{');
   welcome.trusted = static_cast<std::uint8_t>(random.below(2));
   welcome.proof = random_tag();
@@ -74,7 +77,7 @@ TEST(protocol_random_bytes) {
   Random random(21);
   for (int i = 0; i < 20000; ++i) {
     Bytes bytes = random.bytes(random.below(150));
-    if (bytes.size() >= 4 && random.below(2) == 0) bytes[0] = 1, bytes[1] = bytes[2] = bytes[3] = 0;
+    if (bytes.size() >= 4 && random.below(2) == 0) bytes[0] = kProtocolVersion, bytes[1] = bytes[2] = bytes[3] = 0;
     if (auto hello = Hello::parse(bytes); hello.ok()) CHECK(hello->encode() == bytes);
     if (auto welcome = Welcome::parse(bytes); welcome.ok()) CHECK(welcome->encode() == bytes);
     ConstSpan body;
@@ -100,23 +103,27 @@ TEST(protocol_too_many_offers_are_refused) {
 
 TEST(protocol_replies) {
   ConstSpan body;
-  const Bytes good = encode_reply({}, Bytes{1, 2, 3});
+  const Bytes good = encode_reply({}, 0, 7, Bytes{1, 2}, Bytes{3});
   CHECK(decode_reply(good, &body).ok());
   CHECK((body.copy() == Bytes{1, 2, 3}));
-  const Bytes bad = encode_reply({Code::evicted, "it was evicted"}, Bytes{4});
+  const Bytes bad = encode_reply({Code::evicted, "it was evicted"}, 0, 7, Bytes{4}, {});
   const Status status = decode_reply(bad, &body);
   CHECK_EQ(status.code(), Code::evicted);
   CHECK_EQ(status.message(), std::string("it was evicted"));
-  CHECK((body.copy() == Bytes{4}));
   CHECK_EQ(decode_reply({}, &body).code(), Code::protocol);
-  CHECK_EQ(decode_reply(Bytes{200}, &body).code(), Code::protocol);
-  CHECK_EQ(decode_reply(Bytes{3, 255, 0, 0, 0, 'x'}, &body).code(), Code::protocol);
+  CHECK_EQ(decode_reply(ConstSpan(good).slice(0, 15), &body).code(), Code::protocol);
+  Bytes unknown = good;
+  unknown[2] = 200;
+  CHECK_EQ(decode_reply(unknown, &body).code(), Code::protocol);
+  Bytes request = good;
+  request[0] = 1;
+  CHECK_EQ(decode_reply(request, &body).code(), Code::protocol);
 }
 
 // A proof is worth nothing for another nonce, another client or the other side.
 TEST(protocol_proofs) {
   const Tag key = random_tag(), nonce = random_tag();
-  const OwnerId client = random_tag();
+  const EngineId client = random_tag();
   const Tag proof = prove(key, nonce, client, "hello");
   CHECK(proof == prove(key, nonce, client, "hello"));
   CHECK(proof != prove(random_tag(), nonce, client, "hello"));

@@ -1,10 +1,10 @@
-#include "objects/exposure.h"
+#include "rpc/exposure.h"
 
 #include <utility>
 
 #include "base/log.h"
 
-namespace pshpc::objects {
+namespace pshpc::rpc {
 
 void Exposure::add_door(fabric::DoorHandle door) {
   std::lock_guard<std::mutex> changing(changing_);
@@ -61,4 +61,4 @@ Expected<Bytes> Exposure::handle(const std::string& door, std::uint32_t region_i
   return found->second;
 }
 
-}  // namespace pshpc::objects
+}  // namespace pshpc::rpc

@@ -12,7 +12,7 @@
 #include "fabric/door.h"
 #include "memory/region.h"
 
-namespace pshpc::objects {
+namespace pshpc::rpc {
 
 // Any thread.
 class Exposure {
@@ -43,4 +43,4 @@ class Exposure {
   std::atomic<std::uint32_t> next_live_{1u << 31};
 };
 
-}  // namespace pshpc::objects
+}  // namespace pshpc::rpc
