@@ -25,7 +25,6 @@ import os
 import re
 import site
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from types import ModuleType
 from typing import Literal
 
 from proxystore_hpc.exceptions import DoorUnavailableError
+from proxystore_hpc.utils.locks import make_rlock
 
 __all__ = ["OLDEST_VERSION", "UcxRuntime", "describe", "import_ucx_module", "load"]
 
@@ -83,7 +83,7 @@ class _UnusableError(Exception):
     """Why no UCX can be used; becomes the reason of the error that the caller sees."""
 
 
-_lock = threading.RLock()
+_lock = make_rlock()
 _outcome: UcxRuntime | str | None = None
 _module: ModuleType | str | None = None
 

@@ -17,13 +17,13 @@ import atexit
 import logging
 import os
 import sys
-import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.exceptions import InvalidArgumentError, ProxyStoreHpcError
 from proxystore_hpc.mpi.peers import Peers
+from proxystore_hpc.utils.locks import make_rlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +141,7 @@ class _Endings:
 
     def __init__(self) -> None:
         self._jobs: list[MpiJob] = []
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._pid = 0
         self._keyval: int | None = None
 

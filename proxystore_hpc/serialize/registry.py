@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from proxystore_hpc.exceptions import InvalidArgumentError, SerializationError
 from proxystore_hpc.serialize.arrays import is_ndarray
+from proxystore_hpc.utils.locks import make_lock
 
 MAX_NAME = 255
 
@@ -29,7 +29,7 @@ class Serializer(NamedTuple):
     deserialize: Callable[[list[memoryview]], Any]
 
 
-_lock = threading.Lock()
+_lock = make_lock()
 _by_name: dict[str, Serializer] = {}
 _by_type: dict[type[Any], Serializer] = {}
 

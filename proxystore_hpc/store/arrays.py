@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from proxystore_hpc.exceptions import InvalidArgumentError, SerializationError
 from proxystore_hpc.key import Key
 from proxystore_hpc.serialize import Layout, plan_array
+from proxystore_hpc.utils.locks import make_lock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class FreshArrays:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._blocks: dict[int, tuple[weakref.ref[Block], int, Key | None]] = {}
-        self._lock = threading.Lock()
+        self._lock = make_lock()
         self._said_copied = False
 
     def __bool__(self) -> bool:

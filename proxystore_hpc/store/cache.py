@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import Any, Generic, TypeVar
+
+from proxystore_hpc.utils.locks import make_rlock
 
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
@@ -41,7 +42,7 @@ class LRUCache(Generic[KeyT, ValueT]):
         self._nbytes = 0
         self._entries: OrderedDict[KeyT, tuple[ValueT, int]] = OrderedDict()
         # Reentrant, as the garbage collector may run a finalizer that evicts while it is held.
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
 
     @property
     def nbytes(self) -> int:

@@ -6,11 +6,12 @@ import copy
 import dataclasses
 import math
 import sys
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+from proxystore_hpc.utils.locks import make_rlock
 
 MAX_ENTRIES = 4096
 
@@ -36,7 +37,7 @@ class DoorCounters:
     # so records, while one is held.
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
         self._totals: dict[str, list[float]] = {}
 
     def add(self, door: str, nbytes: int, seconds: float, operations: int = 1) -> None:
@@ -145,7 +146,7 @@ class StoreMetrics:
         self._max_entries = max_entries
         self._entries: OrderedDict[Any, Metrics] = OrderedDict()
         self._forgotten: dict[str, TimeStats] = {}
-        self._lock = threading.RLock()
+        self._lock = make_rlock()
 
     @property
     def doors(self) -> dict[str, DoorStats]:

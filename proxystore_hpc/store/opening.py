@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
 from proxystore_hpc.store.config import StoreConfig
 from proxystore_hpc.store.options import Options
 from proxystore_hpc.store.registry import get_store, register_store
+from proxystore_hpc.utils.locks import make_rlock
 from proxystore_hpc.utils.network import interface_with
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ DOORS = ("self", "shm", "ucx", "socket")
 GRACE = 0.1
 """Seconds that the memory of an evicted object rests while peers may read it one-sidedly."""
 
-_opening = threading.RLock()
+_opening = make_rlock()
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.exceptions import ProxyStoreFactoryError, StoreError, StoreExistsError
+from proxystore_hpc.utils.locks import make_rlock
 
 if TYPE_CHECKING:
     from proxystore_hpc.store import Store
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _stores: dict[str, Store] = {}
-_lock = threading.RLock()
+_lock = make_rlock()
 # Separate, so that looking a store up never waits for one that is being opened.
-_creation_lock = threading.RLock()
+_creation_lock = make_rlock()
 _create: Callable[[StoreConfig], Store] | None = None
 
 
