@@ -66,6 +66,7 @@ def target_for(part: str, output: Path) -> Target:
         *WARNINGS,
         *(["-Werror"] if os.environ.get("PROXYSTORE_HPC_WERROR") == "1" else []),
         "-Icsrc",
+        "-Iproxystore_hpc/include",
         "-isystem",
         sysconfig.get_path("include"),
     ]

@@ -35,7 +35,7 @@ LAYERS = {
     "rpc": {"base", "memory", "fabric"},
     "objects": {"base", "memory", "fabric", "rpc"},
     "proxy": set[str](),
-    "bindings": {"base", "memory", "fabric", "rpc", "objects"},
+    "bindings": {"base", "memory", "fabric", "rpc", "objects", "proxystore_hpc"},  # its header
     "tests": {"base", "memory", "fabric", "rpc", "objects"},
 }
 MAY_INCLUDE_PYTHON = {"proxy", "bindings"}
@@ -169,7 +169,13 @@ def cxx_files() -> list[Path]:
 
 def cxx_flags(sdk: ucx_sdk.UcxSdk | None) -> list[str]:
     """What any file of csrc/ needs to be parsed."""
-    flags = ["-std=c++17", "-Icsrc", "-isystem", sysconfig.get_path("include")]
+    flags = [
+        "-std=c++17",
+        "-Icsrc",
+        "-Iproxystore_hpc/include",
+        "-isystem",
+        sysconfig.get_path("include"),
+    ]
     try:
         import pybind11
     except ImportError:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from proxystore_hpc.proxy import get_factory as get_factory
     from proxystore_hpc.proxy import is_resolved as is_resolved
     from proxystore_hpc.proxy import resolve as resolve
+    from proxystore_hpc.rpc import Bulk as Bulk
+    from proxystore_hpc.rpc import Endpoint as Endpoint
+    from proxystore_hpc.rpc import Engine as Engine
+    from proxystore_hpc.rpc import EngineConfig as EngineConfig
+    from proxystore_hpc.rpc import Provider as Provider
+    from proxystore_hpc.rpc import Request as Request
     from proxystore_hpc.serialize import register_serializer as register_serializer
     from proxystore_hpc.serialize import unregister_serializer as unregister_serializer
     from proxystore_hpc.store import Store as Store
@@ -32,11 +38,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "__version__": "_version",
+    "Bulk": "rpc.bulk",
     "ConnectorConfig": "store.config",
+    "Endpoint": "rpc",
+    "Engine": "rpc",
+    "EngineConfig": "rpc",
     "Pinned": "store.policy",
+    "Provider": "rpc",
     "Proxy": "proxy",
     "ProxyOr": "proxy",
     "ProxyStoreHpcError": "exceptions",
+    "Request": "rpc",
     "Store": "store",
     "StoreConfig": "store.config",
     "TimeToLive": "store.policy",
@@ -52,9 +64,16 @@ _HOMES = {
     "unregister_serializer": "serialize",
     "unregister_store": "store.registry",
 }
-_MODULES = frozenset({"exceptions", "proxy", "serialize", "store"})
+_MODULES = frozenset({"exceptions", "proxy", "rpc", "serialize", "store"})
 
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "get_include"])
+
+
+def get_include() -> str:
+    """Folder of `proxystore_hpc/rpc.h`, for the compiler's `-I`."""
+    from pathlib import Path
+
+    return str(Path(__file__).parent / "include")
 
 
 def __getattr__(name: str) -> Any:

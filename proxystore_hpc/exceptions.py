@@ -11,9 +11,11 @@ from typing import Any
 
 __all__ = [
     "AccessDeniedError",
+    "BulkClosedError",
     "ConfigError",
     "DoorError",
     "DoorUnavailableError",
+    "EngineClosedError",
     "ForkedError",
     "InvalidArgumentError",
     "InvalidKeyError",
@@ -27,17 +29,23 @@ __all__ = [
     "OwnerGoneError",
     "PeerError",
     "PeerLostError",
+    "PeerRestartedError",
     "ProtocolError",
     "ProxyResolveError",
     "ProxyResolveMissingKeyError",
     "ProxyStoreFactoryError",
     "ProxyStoreHpcError",
+    "RemoteError",
+    "RpcCancelledError",
+    "RpcError",
     "SerializationError",
     "StoreClosedError",
     "StoreError",
     "StoreExistsError",
     "StoreFullError",
     "SystemCallError",
+    "UnknownProviderError",
+    "UnknownRpcError",
     "from_code",
 ]
 
@@ -245,6 +253,65 @@ class ProtocolError(PeerError):
     """A process sent something that does not follow the protocol."""
 
 
+class PeerRestartedError(PeerError):
+    """Another process answers at the peer's address: it was started again. Look it up anew."""
+
+
+class RpcError(ProxyStoreHpcError):
+    """Base of the errors of remote procedure calls.
+
+    Attributes:
+        peer: The other process, as text, or `None` if unknown.
+    """
+
+    def __init__(self, message: str, *, peer: str | None = None) -> None:
+        super().__init__(message)
+        self.peer = peer
+
+
+class UnknownRpcError(RpcError, LookupError):
+    """The peer has registered no procedure of this name."""
+
+
+class UnknownProviderError(RpcError, LookupError):
+    """The peer has the procedure, but not for this provider id."""
+
+
+class RpcCancelledError(RpcError):
+    """The call was cancelled before it was answered."""
+
+
+class BulkClosedError(RpcError, LookupError):
+    """The memory is not exposed any more: its handle was closed where it was made."""
+
+
+class EngineClosedError(RpcError):
+    """The engine, here or at the peer, was closed before the call ended."""
+
+
+class RemoteError(RpcError):
+    """A handler failed with what cannot be raised here as it is.
+
+    Attributes:
+        type_name: Class of the exception there, with its module; empty if it was not in Python.
+        message: Its text.
+        remote_traceback: Where it was raised, as the peer's Python printed it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type_name: str = "",
+        remote_traceback: str = "",
+        peer: str | None = None,
+    ) -> None:
+        super().__init__(": ".join(filter(None, (type_name, message))), peer=peer)
+        self.type_name = type_name
+        self.message = message
+        self.remote_traceback = remote_traceback
+
+
 class DoorError(ProxyStoreHpcError):
     """Base of the errors about a transport."""
 
@@ -279,6 +346,13 @@ _BY_CODE: dict[str, type[ProxyStoreHpcError]] = {
     "changed": ObjectChangedError,
     "pinned": ObjectPinnedError,
     "forked": ForkedError,
+    "bulk_closed": BulkClosedError,
+    "engine_closed": EngineClosedError,
+    "failed": RemoteError,
+    "no_method": UnknownRpcError,
+    "no_provider": UnknownProviderError,
+    "cancelled": RpcCancelledError,
+    "replaced": PeerRestartedError,
     "system": SystemCallError,
 }
 

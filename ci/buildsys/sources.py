@@ -6,7 +6,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-_CORE = ("csrc/base/*.cpp", "csrc/memory/*.cpp", "csrc/fabric/**/*.cpp", "csrc/rpc/*.cpp", "csrc/objects/*.cpp")
+_CORE = (
+    "csrc/base/*.cpp",
+    "csrc/memory/*.cpp",
+    "csrc/fabric/**/*.cpp",
+    "csrc/rpc/*.cpp",
+    "csrc/objects/*.cpp",
+)
 _UCX = ("csrc/fabric/ucx/*.cpp",)
 
 EXTENSIONS = {

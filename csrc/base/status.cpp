@@ -27,6 +27,7 @@ const char* code_name(Code code) {
     case Code::cancelled: return "cancelled";
     case Code::replaced: return "replaced";
     case Code::raised: return "raised";
+    case Code::failed: return "failed";
     case Code::system: return "system";
   }
   return "unknown";

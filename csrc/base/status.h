@@ -28,7 +28,8 @@ enum class Code {
   no_provider,  // the peer has the procedure, but not for that provider
   cancelled,    // given up by the one who asked
   replaced,     // another process answers at the peer's address: it was restarted
-  raised,       // the handler failed; what it raised follows
+  raised,       // the handler raised; what that was follows
+  failed,       // the handler failed, and says why
   system,       // the operating system refused
 };
 

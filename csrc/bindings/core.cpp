@@ -68,4 +68,6 @@ PYBIND11_MODULE(_core, module) {
   pshpc::bindings::bind_memory(module);
   pshpc::bindings::bind_lease(module);
   pshpc::bindings::bind_instance(module);
+  pshpc::bindings::bind_rpc(module);
+  pshpc::bindings::bind_bulk(module);
 }

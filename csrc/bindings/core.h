@@ -65,5 +65,7 @@ Deadline to_deadline(double timeout_seconds);
 void bind_memory(py::module_& module);
 void bind_lease(py::module_& module);
 void bind_instance(py::module_& module);
+void bind_rpc(py::module_& module);
+void bind_bulk(py::module_& module);
 
 }  // namespace pshpc::bindings

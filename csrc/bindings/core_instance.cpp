@@ -4,6 +4,7 @@
 
 #include "bindings/core.h"
 #include "bindings/core_lease.h"
+#include "bindings/core_rpc.h"
 #include "fabric/door.h"
 #include "objects/instance.h"
 
@@ -64,6 +65,7 @@ class PyInstance {
     }
   }
 
+  Status state() const { return instance_->usable(); }
   Instance& use() {
     check(instance_->usable());
     return *instance_;
@@ -247,6 +249,24 @@ class PyInstance {
     return facts;
   }
 
+  py::dict rpc_stats() const {
+    py::list served;
+    for (const rpc::MethodStats& method : instance_->messenger()->served()) {
+      py::dict facts;
+      facts["name"] = method.name;
+      facts["provider"] = method.provider;
+      facts["calls"] = method.calls;
+      facts["failures"] = method.failures;
+      facts["bytes_in"] = method.bytes_in;
+      facts["bytes_out"] = method.bytes_out;
+      served.append(facts);
+    }
+    py::dict all;
+    all["served"] = served;
+    all["in_flight"] = instance_->messenger()->calls_in_flight();
+    return all;
+  }
+
   py::dict doors() const {
     py::dict all;
     for (const auto& door : instance_->exposure().doors()) {
@@ -337,6 +357,14 @@ std::unique_ptr<PyInstance> open_instance(const std::string& store, std::uint64_
 
 }  // namespace
 
+Status state_of(const py::object& python_instance) {
+  return py::cast<const PyInstance&>(python_instance).state();
+}
+
+objects::Instance& instance_of(const py::object& python_instance) {
+  return py::cast<PyInstance&>(python_instance).use();
+}
+
 void bind_instance(py::module_& module) {
   py::class_<PyInstance>(module, "Instance",
                          "One participant: its objects, its doors and its progress thread.")
@@ -394,6 +422,32 @@ void bind_instance(py::module_& module) {
       .def("wait_for", &PyInstance::wait_for, py::arg("key"), py::arg("timeout") = 30.0)
       .def("store_of", &PyInstance::store_of, py::arg("key"), py::arg("timeout") = 30.0)
       .def("channels", &PyInstance::channels, py::arg("key"), py::arg("timeout") = 30.0)
+      .def_property_readonly("address_text",
+                             [](PyInstance& self) { return self.owner()->self().to_text(); })
+      .def("endpoint", &open_endpoint, py::arg("address"), py::arg("timeout") = 10.0)
+      .def(
+          "serve",
+          [](PyInstance& self, const std::string& name, std::uint16_t provider, py::object handler,
+             const py::object& pool) {
+            serve_python(self.use(), name, provider, std::move(handler), pool);
+          },
+          py::arg("name"), py::arg("provider"), py::arg("handler"), py::arg("pool"))
+      .def(
+          "serve_native",
+          [](PyInstance& self, const std::string& name, std::uint16_t provider,
+             py::object capsule) {
+            check(self.use().messenger()->add_handler(name, rpc::method_id(name), provider,
+                                                      native_handler(std::move(capsule))));
+          },
+          py::arg("name"), py::arg("provider"), py::arg("capsule"))
+      .def(
+          "withdraw",
+          [](PyInstance& self, const std::string& name, std::uint16_t provider) {
+            check(self.use().messenger()->remove_handler({rpc::method_id(name), provider}));
+          },
+          py::arg("name"), py::arg("provider"))
+      .def("refuse_requests", [](PyInstance& self) { self.use().messenger()->refuse_requests(); })
+      .def("rpc_stats", &PyInstance::rpc_stats)
       .def("doors", &PyInstance::doors)
       .def("stats", &PyInstance::stats)
       .def("close", &PyInstance::close);

@@ -22,8 +22,8 @@ namespace pshpc::fabric {
 // Headers are small and always copied by send(); larger matter belongs into the payload.
 inline constexpr std::size_t kMaxHeader = 16 * 1024;
 
-// send() copies the header. Payload goes out without a copy where the transport can; `keep` holds its memory until it is
-// sent.
+// send() copies the header. Payload goes out without a copy where the transport can; `keep` holds
+// its memory until it is sent.
 struct Message {
   ConstSpan header;
   ConstSpan payload;
@@ -115,7 +115,7 @@ class Door {
 };
 
 // What extension modules hand to the core inside a PyCapsule; the capsule owns the shared_ptr.
-inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door";
+inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door/2";
 using DoorHandle = std::shared_ptr<Door>;
 
 }  // namespace pshpc::fabric

@@ -20,6 +20,8 @@ namespace {
 constexpr Nanoseconds kDrivenPause = 200 * kMicrosecond;
 // A yield that took so long gave the processor away.
 constexpr Nanoseconds kContendedYield = 200 * kMicrosecond;
+// Polls between two looks at sockets and timers.
+constexpr unsigned kTurnsPerLook = 16;
 // A missed wake-up costs at most this.
 constexpr Nanoseconds kSafetyNet = 200 * kMillisecond;
 
@@ -129,6 +131,7 @@ Status Progress::add(Source* source) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     sources_.push_back(source);
+    ++sources_version_;
   }
   wake();
   return {};
@@ -138,6 +141,7 @@ void Progress::remove(Source* source) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     sources_.erase(std::remove(sources_.begin(), sources_.end(), source), sources_.end());
+    ++sources_version_;
   }
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, source->fd(), nullptr);
   wait_for_callbacks();
@@ -148,6 +152,7 @@ void Progress::post(std::function<void()> job) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (stopped_) return;
     jobs_.push_back(std::move(job));
+    has_jobs_ = true;
   }
   wake();
 }
@@ -174,23 +179,31 @@ void Progress::wake() {
 void Progress::run() {
   thread_id_ = std::this_thread::get_id();
   Nanoseconds last_event = now();
+  unsigned turn = 0;
   while (!stopping_.load(std::memory_order_relaxed)) {
-    const unsigned handled = run_jobs() + poll_sources() + dispatch_ready(0);
-    const Nanoseconds until_timer = run_timers();
-    if (handled > 0) last_event = now();
+    unsigned handled = run_jobs() + poll_sources();
+    // Looking at sockets and timers costs more than polling does.
+    const bool look_around = turn++ % kTurnsPerLook == 0;
+    Nanoseconds until_timer = kSecond;
+    if (look_around) {
+      handled += dispatch_ready(0);
+      until_timer = run_timers();
+    }
+    const Nanoseconds before = now();
+    if (handled > 0) last_event = before;
     if (handled > 0 || options_.mode == ProgressMode::polling) continue;
 
-    bool any_source;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      any_source = !sources_.empty();
-    }
+    const bool any_source = sources_version_.load(std::memory_order_relaxed) != 0;
     // Sockets wake a sleeper at once; only a polled transport gains from a spin.
-    const Nanoseconds before = now();
     if (any_source && before - last_event < options_.spin) {
       ::sched_yield();
       // Somebody else wants the processor: who sleeps and wakes up gets it back sooner.
       if (now() - before > kContendedYield) last_event = 0;
+      continue;
+    }
+    // Not to sleep past a timer or a socket.
+    if (!look_around) {
+      turn = 0;
       continue;
     }
     const Rest rest = arm_sources();
@@ -205,10 +218,12 @@ void Progress::run() {
 }
 
 unsigned Progress::run_jobs() {
+  if (!has_jobs_.load(std::memory_order_acquire)) return 0;
   std::vector<std::function<void()>> jobs;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     jobs.swap(jobs_);
+    has_jobs_ = false;
   }
   std::lock_guard<std::mutex> dispatching(dispatch_);
   for (auto& job : jobs) call(job);
@@ -224,15 +239,20 @@ void Progress::call(const std::function<void()>& job) {
   }
 }
 
+// While dispatch_ is held.
+const std::vector<Source*>& Progress::polled() {
+  if (polled_version_ != sources_version_.load(std::memory_order_acquire)) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    polled_ = sources_;
+    polled_version_ = sources_version_;
+  }
+  return polled_;
+}
+
 unsigned Progress::poll_sources() {
   std::lock_guard<std::mutex> dispatching(dispatch_);
-  std::vector<Source*> sources;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    sources = sources_;
-  }
   unsigned events = 0;
-  for (Source* source : sources)
+  for (Source* source : polled())
     if (!source->driven()) events += source->progress();
   return events;
 }
@@ -248,13 +268,8 @@ void Progress::listen_once(int fd) {
 
 Progress::Rest Progress::arm_sources() {
   std::lock_guard<std::mutex> dispatching(dispatch_);
-  std::vector<Source*> sources;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    sources = sources_;
-  }
   Rest rest = Rest::until_event;
-  for (Source* source : sources) {
+  for (Source* source : polled()) {
     if (source->driven())
       rest = Rest::soon;
     else if (!source->arm())

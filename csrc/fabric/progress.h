@@ -87,6 +87,7 @@ class Progress {
   };
 
   void run();
+  const std::vector<Source*>& polled();
   unsigned poll_sources();
   enum class Rest { awake, soon, until_event };
   void listen_once(int fd);
@@ -109,10 +110,16 @@ class Progress {
   bool stopped_ = false;
   std::map<int, std::shared_ptr<Watcher>> watchers_;
   std::vector<Source*> sources_;
+  std::atomic<std::uint32_t> sources_version_{0};
   std::vector<std::function<void()>> jobs_;
+  std::atomic<bool> has_jobs_{false};
   std::vector<Timer> timers_;
   std::mutex
       dispatch_;  // held while callbacks run, so that unwatch() and remove() can wait for them
+
+  // Of the thread: what it polls.
+  std::vector<Source*> polled_;
+  std::uint32_t polled_version_ = 0;
 };
 
 }  // namespace pshpc::fabric

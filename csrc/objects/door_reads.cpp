@@ -76,8 +76,9 @@ class Transfer {
   Expected<FetchReply> fetch(const Key& key, std::uint64_t offset, Span into, Deadline deadline) {
     auto call = std::make_unique<rpc::Call>(into, nullptr);
     rpc::Call* waiting = call.get();
-    link_->messenger().start(channel_, target_of(Kind::fetch), fetch_request(key, offset, into.size), {},
-                             nullptr, deadline, false, waiting);
+    link_->messenger().start(channel_, target_of(Kind::fetch),
+                             fetch_request(key, offset, into.size), {}, nullptr, deadline, false,
+                             waiting);
     Status status = link_->wait(*door_, *waiting, deadline);
     FetchReply reply;
     std::size_t received = 0;
@@ -262,8 +263,8 @@ Status DoorRead::start(Deadline deadline) {
   auto call = std::make_unique<rpc::Call>(payload, buffer_);
   call_ = call.get();
   operation_ = std::move(call);
-  link_->messenger().start(channel_, target_of(Kind::fetch), fetch_request(key_, 0, key_.length), {},
-                           nullptr, deadline, false, call_);
+  link_->messenger().start(channel_, target_of(Kind::fetch), fetch_request(key_, 0, key_.length),
+                           {}, nullptr, deadline, false, call_);
   return {};
 }
 

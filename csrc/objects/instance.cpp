@@ -9,11 +9,15 @@
 #include <vector>
 
 #include "base/fork_guard.h"
+#include "objects/bulk_service.h"
+#include "rpc/diagnostics.h"
 
 namespace pshpc::objects {
 namespace {
 
 constexpr Nanoseconds kTendPeriod = 100 * kMillisecond;
+// How late a call that nobody waits for learns that its time is up.
+constexpr Nanoseconds kExpiryPeriod = 20 * kMillisecond;
 
 // Regions that peers have no key to must not take the ids of those that they have.
 struct LiveRegion {
@@ -112,6 +116,10 @@ Status Instance::start() {
   messenger_ = std::make_shared<rpc::Messenger>(pool_);
   service_ = std::make_shared<Service>(owner_, *exposure_);
   status = Service::serve(service_, *messenger_);
+  if (status.ok()) status = rpc::serve_diagnostics(messenger_);
+  if (!status.ok()) return status;
+  bulks_ = std::make_shared<BulkTable>(owner_, exposure_);
+  status = BulkService::serve(std::make_shared<BulkService>(bulks_), *messenger_);
   if (!status.ok()) return status;
   registrations_ = std::make_unique<memory::RegistrationCache>(
       [exposure = exposure_](Span span) -> Expected<std::shared_ptr<void>> {
@@ -121,8 +129,8 @@ Status Instance::start() {
       });
   gate_ = std::make_unique<OwnerGate>(owner_);
   host_ = std::make_unique<rpc::Host>(
-      rpc::Host::Options{self.id, options_.store, options_.secret, options_.trust_user},
-      *exposure_, *messenger_, gate_.get());
+      rpc::Host::Options{self.id, options_.store, options_.secret, options_.trust_user}, *exposure_,
+      *messenger_, gate_.get());
   server_ = std::make_unique<fabric::SocketServer>(progress_, *host_);
   auto local = fabric::listen_abstract(self.node_socket());
   if (!local) return local.status();
@@ -139,7 +147,14 @@ Status Instance::start() {
   }
   rpc::LinkContext context{owner_->self(), options_.secret, exposure_.get(), messenger_};
   reader_ = std::make_unique<Reader>(owner_, context, pool_, DoorChoice(options_.doors));
+  bulk_client_ =
+      std::make_shared<BulkClient>(bulks_, *reader_, *exposure_, DoorChoice(options_.doors));
 
+  progress_.every(kExpiryPeriod, [weak = std::weak_ptr<rpc::Messenger>(messenger_)] {
+    const auto messenger = weak.lock();
+    if (messenger) messenger->expire(now());
+    return messenger != nullptr;
+  });
   std::weak_ptr<Owner> weak = owner_;
   progress_.every(kTendPeriod, [weak] {
     const auto owner = weak.lock();
@@ -181,12 +196,16 @@ Expected<std::unique_ptr<LiveMemory>> Instance::expose_live(ConstSpan prefix,
 
 void Instance::close() {
   if (closed_.exchange(true) || birth_ != fork_generation()) return;
+  const Status closed(Code::closed, "it was closed on this side");
   if (owner_) owner_->close();
+  if (bulks_) bulks_->close();
+  if (messenger_) messenger_->end_calls(closed);
   if (reader_) reader_->close();
   if (server_) server_->stop();
   for (const auto& door : exposure_->doors()) door->stop();
   // Now that no door completes calls any more.
-  if (messenger_) messenger_->close_all({Code::closed, "it was closed on this side"});
+  if (messenger_) messenger_->close_all(closed);
+  if (bulk_client_) bulk_client_->close();
   progress_.stop();
 }
 

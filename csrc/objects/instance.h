@@ -12,6 +12,8 @@
 #include "fabric/socket/server.h"
 #include "memory/pool.h"
 #include "memory/registration_cache.h"
+#include "objects/bulk_client.h"
+#include "objects/bulk_table.h"
 #include "objects/owner.h"
 #include "objects/reader.h"
 #include "objects/service.h"
@@ -21,8 +23,8 @@
 namespace pshpc::objects {
 
 struct InstanceOptions {
-  std::string store;  // the name told to peers
-  Tag secret{};       // of the job; all zero: none
+  std::string store;       // the name told to peers
+  Tag secret{};            // of the job; all zero: none
   bool trust_user = true;  // processes of this user on this node need no secret
   OwnerOptions owner;
   memory::ArenaOptions pool;
@@ -63,6 +65,8 @@ class Instance {
 
   const std::shared_ptr<Owner>& owner() const { return owner_; }
   Reader& reader() { return *reader_; }
+  BulkTable& bulks() { return *bulks_; }
+  BulkClient& bulk_client() { return *bulk_client_; }
   rpc::Host& host() { return *host_; }
   const std::shared_ptr<rpc::Messenger>& messenger() const { return messenger_; }
   fabric::Progress& progress() { return progress_; }
@@ -96,6 +100,8 @@ class Instance {
   std::unique_ptr<rpc::Host> host_;
   std::unique_ptr<fabric::SocketServer> server_;
   std::unique_ptr<Reader> reader_;
+  std::shared_ptr<BulkTable> bulks_;
+  std::shared_ptr<BulkClient> bulk_client_;
   std::unique_ptr<memory::RegistrationCache> registrations_;
   std::atomic<bool> closed_{false};
 };

@@ -5,6 +5,11 @@
 #include <utility>
 
 namespace pshpc::objects {
+namespace {
+
+constexpr std::size_t kMaxRegions = 4096;
+
+}  // namespace
 
 Tether::Tether(std::shared_ptr<fabric::ClientConnection> connection,
                std::unique_ptr<memory::PinTable> table)
@@ -109,16 +114,25 @@ bool Link::answers(Deadline deadline) {
 
 Expected<std::shared_ptr<fabric::MappedSegment>> Link::segment(const Key& key, bool writable,
                                                                Deadline deadline) {
+  const auto ask = [&]() -> Question {
+    WireWriter request;
+    ref_of(key).encode(request);
+    request.put(key.segment).put(static_cast<std::uint8_t>(writable));
+    return {target_of(Kind::segment), request.take()};
+  };
+  return segment(key.segment, writable, ask, deadline);
+}
+
+Expected<std::shared_ptr<fabric::MappedSegment>> Link::segment(std::uint16_t id, bool writable,
+                                                               const Ask& ask, Deadline deadline) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = segments_[writable].find(key.segment);
+    const auto found = segments_[writable].find(id);
     if (found != segments_[writable].end()) return found->second;
   }
   if (!on_node()) return Status(Code::unavailable, "the owner is not on this node");
-  WireWriter request;
-  ref_of(key).encode(request);
-  request.put(key.segment).put(static_cast<std::uint8_t>(writable));
-  auto frame = ask_socket(Kind::segment, request.bytes(), deadline);
+  const Question question = ask();
+  auto frame = wire_->ask_socket(question.target, question.body, deadline);
   if (!frame) return frame.status();
   if (frame->fds.size() != 1)
     return Status(Code::protocol, "a segment came without its descriptor");
@@ -128,11 +142,23 @@ Expected<std::shared_ptr<fabric::MappedSegment>> Link::segment(const Key& key, b
     shm_refused_ = mapped.status().message();
     return Status(Code::unavailable, shm_refused_);
   }
-  return segments_[writable].emplace(key.segment, std::move(mapped).value()).first->second;
+  return segments_[writable].emplace(id, std::move(mapped).value()).first->second;
 }
 
 Expected<std::shared_ptr<fabric::RemoteRegion>> Link::region(const std::string& door,
                                                              std::uint32_t region, const Key& key,
+                                                             Deadline deadline) {
+  const auto ask = [&]() -> Question {
+    WireWriter request;
+    ref_of(key).encode(request);
+    request.put(region).put_text(door);
+    return {target_of(Kind::region), request.take()};
+  };
+  return this->region(door, region, ask, deadline);
+}
+
+Expected<std::shared_ptr<fabric::RemoteRegion>> Link::region(const std::string& door,
+                                                             std::uint32_t region, const Ask& ask,
                                                              Deadline deadline) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -141,14 +167,14 @@ Expected<std::shared_ptr<fabric::RemoteRegion>> Link::region(const std::string& 
   }
   const auto channel = this->channel(door);
   if (!channel) return Status(Code::peer_lost, "the " + door + " door was lost");
-  WireWriter request;
-  ref_of(key).encode(request);
-  request.put(region).put_text(door);
-  auto reply = ask(Kind::region, request.bytes(), deadline);
+  const Question question = ask();
+  auto reply = wire_->ask(question.target, question.body, deadline);
   if (!reply) return reply.status();
   auto imported = channel->import(reply->body);
   if (!imported) return imported.status();
   std::lock_guard<std::mutex> lock(mutex_);
+  // Those of memory that was exposed for a while are of no use any more; the others come back.
+  if (regions_.size() >= kMaxRegions) regions_.clear();
   return regions_.emplace(std::make_pair(door, region), std::move(imported).value()).first->second;
 }
 

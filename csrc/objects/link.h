@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -92,6 +93,17 @@ class Link {
                                                            Deadline deadline);
   Expected<std::shared_ptr<fabric::RemoteRegion>> region(const std::string& door,
                                                          std::uint32_t region, const Key& key,
+                                                         Deadline deadline);
+  // The same, with what the owner is asked if they are not here yet.
+  struct Question {
+    rpc::Target target;
+    Bytes body;
+  };
+  using Ask = std::function<Question()>;
+  Expected<std::shared_ptr<fabric::MappedSegment>> segment(std::uint16_t id, bool writable,
+                                                           const Ask& ask, Deadline deadline);
+  Expected<std::shared_ptr<fabric::RemoteRegion>> region(const std::string& door,
+                                                         std::uint32_t region, const Ask& ask,
                                                          Deadline deadline);
   // Why the node's shared memory cannot be used, once that is known.
   std::string shm_refused() const;

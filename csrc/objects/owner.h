@@ -121,6 +121,8 @@ class Owner : public std::enable_shared_from_this<Owner> {
   void unpin(const memory::Block& block);
   // Somebody here still uses what the key named, although it was evicted.
   bool sending(const Key& key) const;
+  // A process of this node holds a pin on the block.
+  bool watched(const memory::Block& block) const;
   Expected<Key> locate(std::uint64_t object_id, const Tag& capability);
   Status check(std::uint64_t object_id, const Tag& capability);
   // Tells when the object is published (status ok), or that it cannot be any more, or that the

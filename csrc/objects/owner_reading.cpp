@@ -1,5 +1,6 @@
 // Owner: finding objects, and keeping them while they are looked at.
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -66,6 +67,19 @@ bool Owner::sending(const Key& key) const {
   if (inherited()) return false;
   std::lock_guard<std::mutex> lock(mutex_);
   return local_pins_.count(block_word(key.segment, key.offset)) != 0;
+}
+
+bool Owner::watched(const Block& block) const {
+  if (inherited()) return false;
+  std::vector<std::shared_ptr<memory::PinTableView>> tables;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [connection, peer] : peers_)
+      tables.insert(tables.end(), peer.tables.begin(), peer.tables.end());
+  }
+  const std::uint64_t word = block_word(block.segment, block.offset);
+  return std::any_of(tables.begin(), tables.end(),
+                     [word](const auto& table) { return table->holds(word); });
 }
 
 Expected<Key> Owner::locate(std::uint64_t object_id, const Tag& presented) {

@@ -48,6 +48,7 @@ Reader::Reader(std::shared_ptr<Owner> owner, rpc::LinkContext context,
 // One thread connects, the others wait for its link, or go on with the old one while it is renewed.
 Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Key* hint,
                                              Deadline deadline) {
+  if (owner.anyone()) return link_to_whoever(owner, deadline);
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     if (closed_) return closed_error();
@@ -66,6 +67,9 @@ Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Ke
   }
   lock.unlock();
   auto opened = Link::open(context_, owner, hint, deadline);
+  // To one who wants an object it is all the same what became of its owner.
+  if (hint != nullptr && opened.status().code() == Code::replaced)
+    opened = Status(Code::owner_gone, opened.status().message());
   std::shared_ptr<Link> replaced;  // ends outside the lock
   lock.lock();
   connected_.notify_all();
@@ -75,6 +79,29 @@ Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Ke
   if (opened) replaced = std::exchange(slot.link, opened.value());
   if (slot.link) return slot.link;
   links_.erase(owner.id);
+  return opened;
+}
+
+Expected<std::shared_ptr<Link>> Reader::live_link(const OwnerAddress& owner, Deadline deadline) {
+  auto opened = link(owner, nullptr, deadline);
+  if (!opened || opened.value()->alive()) return opened;
+  forget(opened.value()->address().id, opened.value());
+  return link(owner, nullptr, deadline);
+}
+
+// Its id is known once it has said hello; a link that leads to it already is kept.
+Expected<std::shared_ptr<Link>> Reader::link_to_whoever(const OwnerAddress& owner,
+                                                        Deadline deadline) {
+  auto opened = Link::open(context_, owner, nullptr, deadline);
+  if (!opened) return opened;
+  std::shared_ptr<Link> surplus;
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_) return closed_error();
+  Slot& slot = links_[opened.value()->address().id];
+  if (slot.link && slot.link->alive() && !slot.link->worn())
+    surplus = std::exchange(opened, slot.link).value();
+  else
+    surplus = std::exchange(slot.link, opened.value());
   return opened;
 }
 

@@ -53,6 +53,12 @@ class Reader {
 
   Expected<std::shared_ptr<Link>> link(const OwnerAddress& owner, const Key* hint,
                                        Deadline deadline);
+  // A new one if the peer of the one at hand is gone.
+  Expected<std::shared_ptr<Link>> live_link(const OwnerAddress& owner, Deadline deadline);
+  // Runs `action` with a link to the key's owner; once more with a new one if the owner was
+  // replaced or the connection broke.
+  Status with_link(const Key& key, Deadline deadline,
+                   const std::function<Status(const std::shared_ptr<Link>&)>& action);
   void close();
 
  private:
@@ -69,6 +75,7 @@ class Reader {
     fabric::DoorHandle door;
   };
 
+  Expected<std::shared_ptr<Link>> link_to_whoever(const OwnerAddress& owner, Deadline deadline);
   bool is_self(const OwnerAddress& owner) const { return owner.id == owner_->self().id; }
   void forget(const OwnerId& owner, const std::shared_ptr<Link>& link);
   std::vector<Way> ways(const Link& link) const;
@@ -77,10 +84,6 @@ class Reader {
   // counts for whether there are so many.
   Status confirm(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t length,
                  Deadline deadline) const;
-  // Runs `action` with a link to the key's owner; once more with a new one if the owner was
-  // replaced or the connection broke.
-  Status with_link(const Key& key, Deadline deadline,
-                   const std::function<Status(const std::shared_ptr<Link>&)>& action);
   std::vector<Status> ask_each(Kind kind, const std::vector<Key>& keys, bool force,
                                Deadline deadline);
   Status ask_many(const std::shared_ptr<Link>& link, Kind kind, const std::vector<Key>& keys,

@@ -97,8 +97,8 @@ Status through_socket(Link& link, const Remote& remote, const std::vector<Part>&
   return {};
 }
 
-Status fill(Link& link, const rpc::Exposure& exposure, const DoorChoice& doors, const Remote& remote,
-            const std::vector<Part>& parts, Deadline deadline) {
+Status fill(Link& link, const rpc::Exposure& exposure, const DoorChoice& doors,
+            const Remote& remote, const std::vector<Part>& parts, Deadline deadline) {
   Status last(Code::unavailable, "no door leads to owner " + link.address().short_name() +
                                      " (allowed: " + doors.describe() + ")");
   const auto decided = [&] {

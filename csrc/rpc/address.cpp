@@ -11,9 +11,10 @@ namespace {
 constexpr const char* kScheme = "pshpc://";
 
 Status garbled(const std::string& text) {
-  return {Code::invalid, "'" + text +
-                             "' is no address of an engine; it reads pshpc://HOST:PORT/ID?uid=N, or "
-                             "HOST:PORT for whoever answers there"};
+  return {Code::invalid,
+          "'" + text +
+              "' is no address of an engine; it reads pshpc://HOST:PORT/ID?uid=N, or "
+              "HOST:PORT for whoever answers there"};
 }
 
 // A number in decimal digits up to `largest`, nothing else.

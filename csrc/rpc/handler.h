@@ -1,9 +1,11 @@
 #pragma once
 // The serving side of a call: who asks, what, and how to answer.
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -23,6 +25,11 @@ struct Caller {
   std::shared_ptr<const Address> address;
 };
 
+// What one procedure did so far.
+struct Tally {
+  std::atomic<std::uint64_t> calls{0}, failures{0}, bytes_in{0}, bytes_out{0};
+};
+
 // Takes the answer to one request, once, at once or later. Dropping it without an answer lets the
 // caller wait until its deadline.
 class Responder {
@@ -38,6 +45,18 @@ class Responder {
   virtual bool cancelled() const { return false; }
 
   void reply(const Status& status, ConstSpan body = {}) { reply(status, body, {}, nullptr, {}); }
+
+  void count_in(std::shared_ptr<Tally> tally) { tally_ = std::move(tally); }
+
+ protected:
+  void count(const Status& status, std::size_t size) {
+    if (!tally_) return;
+    if (!status.ok()) tally_->failures.fetch_add(1, std::memory_order_relaxed);
+    if (size > 0) tally_->bytes_out.fetch_add(size, std::memory_order_relaxed);
+  }
+
+ private:
+  std::shared_ptr<Tally> tally_;
 };
 
 // Where bytes that a peer sends shall go. The memory stays theirs for as long as `keep` lives.
@@ -54,11 +73,11 @@ struct Request {
   ConstSpan body;
   Delivery payload;  // empty if there was none
   std::vector<Fd> fds;
-  Nanoseconds arrived = 0;
-  Deadline deadline = Deadline::never();
+  std::uint32_t budget_us = 0;  // that the caller still waits; 0: for ever
   const Caller& caller;
   Responder& responder;
 
+  Deadline deadline() const { return from_budget(budget_us, now()); }
   // The responder, to answer later from any thread.
   virtual std::shared_ptr<Responder> defer() = 0;
 

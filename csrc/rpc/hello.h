@@ -1,6 +1,6 @@
 #pragma once
-// How two processes meet (docs/protocol.md): over a socket of ours they show that they know the same
-// key, then tell each other how to be reached through their doors.
+// How two processes meet (docs/protocol.md): over a socket of ours they show that they know the
+// same key, then tell each other how to be reached through their doors.
 
 #include <cstdint>
 #include <string>

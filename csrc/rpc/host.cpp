@@ -19,6 +19,7 @@ class SocketResponder : public Responder {
   using Responder::reply;
   void reply(const Status& status, ConstSpan body, ConstSpan payload, std::shared_ptr<const void>,
              std::vector<Fd> fds) override {
+    count(status, body.size + payload.size);
     if (one_way_) return;
     if (body.size + payload.size > fabric::kMaxBody - sizeof(ReplyHead))
       return reply({Code::invalid, "an answer of " + std::to_string(body.size + payload.size) +
@@ -96,8 +97,7 @@ Status Host::serve(const std::shared_ptr<fabric::ServerConnection>& connection, 
   request.one_way = one_way;
   request.body = ConstSpan(frame.body).from(sizeof head);
   request.fds = std::move(frame.fds);
-  request.arrived = now();
-  request.deadline = from_budget(head.budget_us, request.arrived);
+  request.budget_us = head.budget_us;
   messenger_.dispatch(request);
   return {};
 }

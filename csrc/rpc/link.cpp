@@ -52,7 +52,7 @@ Status Link::connect_on_node(Fd fd, const Options& options, Deadline deadline) {
   on_node_ = true;
   pid_ = peer->pid;
   auto connection = std::make_shared<fabric::ClientConnection>(std::move(fd));
-  const auto proof = context_.secret != Tag{}     ? Hello::Proof::secret
+  const auto proof = context_.secret != Tag{}    ? Hello::Proof::secret
                      : options.ticket != nullptr ? Hello::Proof::ticket
                                                  : Hello::Proof::none;
   const Status said = say_hello(*connection, options, proof, deadline);
@@ -195,7 +195,7 @@ Expected<Reply> Link::ask(const Target& target, ConstSpan body, Deadline deadlin
 }
 
 Expected<fabric::Frame> Link::ask_socket(const Target& target, ConstSpan body, Deadline deadline,
-                                         const std::vector<int>& fds) {
+                                         const std::vector<int>& fds, Bytes* raised) {
   RequestHead head;
   head.method = target.method;
   head.provider = target.provider;
@@ -205,6 +205,7 @@ Expected<fabric::Frame> Link::ask_socket(const Target& target, ConstSpan body, D
   if (!frame) return frame.status().within("asking " + address_.short_name());
   ConstSpan rest;
   const Status status = decode_reply(frame->body, &rest);
+  if (status.code() == Code::raised && raised != nullptr) *raised = rest.copy();
   if (!status.ok()) return status;
   frame->body = rest.copy();
   return frame;

@@ -71,9 +71,10 @@ class Link {
   // Asks the peer, over the quickest way that is open. The status is the peer's, or why it could
   // not be asked. Only bodies that fit into a frame go over our own connection.
   Expected<Reply> ask(const Target& target, ConstSpan body, Deadline deadline);
-  // Over our own connection, where descriptors can travel with the answer.
+  // Over our own connection, where descriptors can travel with the answer. With Code::raised,
+  // `raised` gets what was.
   Expected<fabric::Frame> ask_socket(const Target& target, ConstSpan body, Deadline deadline,
-                                     const std::vector<int>& fds = {});
+                                     const std::vector<int>& fds = {}, Bytes* raised = nullptr);
   // Waits for an operation at a door; ends with Code::peer_lost when the peer dies.
   Status wait(fabric::Door& door, const fabric::Operation& operation, Deadline deadline) const;
 

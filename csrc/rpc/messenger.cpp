@@ -84,11 +84,7 @@ class Messenger::DoorResponder : public Responder {
   using Responder::reply;
   void reply(const Status& status, ConstSpan body, ConstSpan payload,
              std::shared_ptr<const void> keep, std::vector<Fd>) override {
-    if (entry_ != nullptr) {
-      if (!status.ok()) entry_->failures.fetch_add(1, std::memory_order_relaxed);
-      if (body.size + payload.size > 0)
-        entry_->bytes_out.fetch_add(body.size + payload.size, std::memory_order_relaxed);
-    }
+    count(status, body.size + payload.size);
     if (one_way_) {
       if (!status.ok()) log_warn_once("a one-way request failed: " + status.message());
       return;
@@ -104,13 +100,10 @@ class Messenger::DoorResponder : public Responder {
   }
   std::uint64_t room() const override { return std::numeric_limits<std::uint64_t>::max(); }
 
-  void count_in(std::shared_ptr<Entry> entry) { entry_ = std::move(entry); }
-
  protected:
   std::shared_ptr<fabric::Channel> channel_;
   std::uint64_t id_;
   bool one_way_;
-  std::shared_ptr<Entry> entry_;
 };
 
 class Messenger::DeferredResponder final : public DoorResponder {
@@ -148,7 +141,8 @@ class Messenger::DoorRequest final : public Request {
       : Request(caller, responder), messenger_(messenger), door_responder_(responder) {}
 
   std::shared_ptr<Responder> defer() override {
-    auto deferred = std::make_shared<DeferredResponder>(door_responder_, messenger_.shared_from_this());
+    auto deferred =
+        std::make_shared<DeferredResponder>(door_responder_, messenger_.shared_from_this());
     if (!one_way) {
       std::lock_guard<std::mutex> lock(messenger_.mutex_);
       messenger_.deferred_[deferred->key()] = deferred;
@@ -174,6 +168,7 @@ Status Messenger::add_handler(const std::string& name, MethodId method, std::uin
   if (same != handlers_.end() && same->first.first == method && same->second->name != name)
     return {Code::invalid, "the names '" + name + "' and '" + same->second->name +
                                "' have the same hash; rename one of them"};
+  first_.emplace(method, entry);
   if (!handlers_.emplace(std::make_pair(method, provider), std::move(entry)).second)
     return {Code::invalid, "'" + name + "' is registered already for provider " +
                                std::to_string(provider) + "; deregister it first"};
@@ -187,6 +182,13 @@ Status Messenger::remove_handler(const Target& target) {
   if (found == handlers_.end()) return {Code::no_method, "nothing of that name is registered"};
   removed = std::move(found->second);
   handlers_.erase(found);
+  const auto first = first_.find(target.method);
+  if (first == first_.end() || first->second != removed) return {};
+  const auto other = handlers_.lower_bound({target.method, 0});
+  if (other != handlers_.end() && other->first.first == target.method)
+    first->second = other->second;
+  else
+    first_.erase(first);
   return {};
 }
 
@@ -194,8 +196,8 @@ std::vector<MethodStats> Messenger::served() const {
   std::vector<MethodStats> all;
   std::lock_guard<std::mutex> lock(mutex_);
   for (const auto& [key, entry] : handlers_)
-    all.push_back({entry->name, entry->target.provider, entry->calls, entry->failures,
-                   entry->bytes_in, entry->bytes_out});
+    all.push_back({entry->name, entry->target.provider, entry->tally->calls, entry->tally->failures,
+                   entry->tally->bytes_in, entry->tally->bytes_out});
   return all;
 }
 
@@ -204,46 +206,53 @@ std::size_t Messenger::calls_in_flight() const {
   return slots_.size() - free_.size();
 }
 
-std::shared_ptr<Messenger::Entry> Messenger::entry_locked(const Target& target) const {
+const std::shared_ptr<Messenger::Entry>& Messenger::entry_locked(const Target& target) const {
+  static const std::shared_ptr<Entry> none;
+  const auto first = first_.find(target.method);
+  if (first == first_.end()) return none;
+  if (first->second->target.provider == target.provider) return first->second;
   const auto found = handlers_.find({target.method, target.provider});
-  return found == handlers_.end() ? nullptr : found->second;
+  return found == handlers_.end() ? none : found->second;
 }
 
 Status Messenger::missing(const Target& target) const {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto other = handlers_.lower_bound({target.method, 0});
-  if (other != handlers_.end() && other->first.first == target.method)
+  const bool has_others = other != handlers_.end() && other->first.first == target.method;
+  // It may have been registered since it was looked up.
+  if (has_others && handlers_.count({target.method, target.provider}) == 0)
     return {Code::no_provider, "'" + other->second->name + "' is not registered for provider " +
                                    std::to_string(target.provider)};
   return {Code::no_method, "no such procedure is registered there"};
 }
 
 void Messenger::dispatch(Request& request) {
-  const Target target{request.method, request.provider};
   std::shared_ptr<Entry> entry;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    entry = entry_locked(target);
+    entry = entry_locked({request.method, request.provider});
   }
-  if (!entry) return request.responder.reply(missing(target));
+  dispatch(request, entry.get());
+}
+
+void Messenger::dispatch(Request& request, const Entry* entry) {
+  if (entry == nullptr) return request.responder.reply(missing({request.method, request.provider}));
   if (!request.caller.trusted && !entry->handler->open_to_strangers())
     return request.responder.reply(untrusted());
   if (refusing_.load(std::memory_order_relaxed) && (request.method & kHashed) != 0)
     return request.responder.reply({Code::closed, "the engine there is shutting down"});
-  entry->calls.fetch_add(1, std::memory_order_relaxed);
+  entry->tally->calls.fetch_add(1, std::memory_order_relaxed);
   if (const std::size_t size = request.body.size + request.payload.span.size; size > 0)
-    entry->bytes_in.fetch_add(size, std::memory_order_relaxed);
-  Handler& handler = *entry->handler;
-  if (auto* responder = dynamic_cast<DoorResponder*>(&request.responder))
-    responder->count_in(std::move(entry));
-  handler.handle(request);
+    entry->tally->bytes_in.fetch_add(size, std::memory_order_relaxed);
+  request.responder.count_in(entry->tally);
+  entry->handler->handle(request);
 }
 
 // Peers.
 
 void Messenger::add_peer(const std::shared_ptr<fabric::Channel>& channel, const Caller& caller) {
   std::lock_guard<std::mutex> lock(mutex_);
-  callers_[channel.get()] = caller;
+  callers_[channel.get()] = std::make_shared<const Caller>(caller);
 }
 
 void Messenger::remove_peer(const std::shared_ptr<fabric::Channel>& channel) {
@@ -273,6 +282,18 @@ void Messenger::close(const std::shared_ptr<fabric::Channel>& channel) {
   lost(channel, {Code::peer_lost, "it was closed on this side"});
 }
 
+void Messenger::end_calls(const Status& why) {
+  std::vector<std::uint64_t> ended;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
+    why_closed_ = why;
+    for (std::size_t i = 0; i < slots_.size(); ++i)
+      if (slots_[i].call != nullptr && slots_[i].call->into_.empty()) ended.push_back(id_at(i));
+  }
+  for (const std::uint64_t id : ended) give_up(id, why);
+}
+
 void Messenger::close_all(const Status& why) {
   std::vector<std::uint64_t> orphans;
   {
@@ -295,8 +316,7 @@ Messenger::Slot* Messenger::find_locked(std::uint64_t id) {
   return slot.call != nullptr && slot.generation == id >> 32 ? &slot : nullptr;
 }
 
-std::uint64_t Messenger::add_locked(Call* call,
-                                    const std::shared_ptr<fabric::Channel>& channel) {
+std::uint64_t Messenger::add_locked(Call* call, const std::shared_ptr<fabric::Channel>& channel) {
   if (free_.empty()) {
     free_.push_back(static_cast<std::uint32_t>(slots_.size()));
     slots_.emplace_back();
@@ -447,7 +467,7 @@ Span Messenger::destination(const std::shared_ptr<fabric::Channel>& from, ConstS
   }
   RequestHead head;
   if (!read_head(header, &head) || head.type != MessageType::request) return {};
-  Caller caller;
+  std::shared_ptr<const Caller> caller;
   std::shared_ptr<Entry> entry;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -455,12 +475,12 @@ Span Messenger::destination(const std::shared_ptr<fabric::Channel>& from, ConstS
     if (found == callers_.end()) return {};
     entry = entry_locked({head.method, head.provider});
     if (!entry) return {};
-    if (!found->second.trusted && !entry->handler->open_to_strangers()) return {};
     caller = found->second;
+    if (!caller->trusted && !entry->handler->open_to_strangers()) return {};
   }
   if ((head.flags & kBodyInPayload) == 0) {
-    auto delivery = entry->handler->delivery(head.method, header.from(sizeof head), payload_size,
-                                             caller);
+    auto delivery =
+        entry->handler->delivery(head.method, header.from(sizeof head), payload_size, *caller);
     if (delivery) {
       if (delivery->span.empty()) return {};
       const Span span = delivery->span;
@@ -476,8 +496,7 @@ void Messenger::arrived(const std::shared_ptr<fabric::Channel>& from, ConstSpan 
                         Span payload, Status status) {
   const auto type = header.empty() ? MessageType() : static_cast<MessageType>(header.data[0]);
   if (type == MessageType::reply) return take_reply(from, header, payload, status);
-  if (type == MessageType::request)
-    return take_request(from, header, payload, std::move(status));
+  if (type == MessageType::request) return take_request(from, header, payload, std::move(status));
   CancelHead head;
   if (type == MessageType::cancel && read_head(header, &head))
     return cancel_served({from.get(), head.call});
@@ -490,34 +509,29 @@ void Messenger::take_request(const std::shared_ptr<fabric::Channel>& from, Const
   if (!read_head(header, &head)) return log_warn_once("a peer sent a message without a head");
   // Until the request is handled: its block may be given up meanwhile.
   Delivery landed = take_hold(payload);
-  Caller caller;
+  std::shared_ptr<const Caller> caller;
+  std::shared_ptr<Entry> entry;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto found = callers_.find(from.get());
     if (found == callers_.end()) return;  // its connection ended meanwhile
     caller = found->second;
+    entry = entry_locked({head.method, head.provider});
   }
-  DoorResponder responder(from, head.call, (head.flags & kOneWay) != 0);
-  DoorRequest request(*this, caller, responder);
+  const bool one_way = (head.flags & kOneWay) != 0;
+  DoorResponder responder(from, head.call, one_way);
+  DoorRequest request(*this, *caller, responder);
   request.method = head.method;
   request.provider = head.provider;
-  request.one_way = (head.flags & kOneWay) != 0;
-  if (!status.ok()) {
-    // Refused by destination(): say why, if that is known.
-    const Target target{head.method, head.provider};
-    bool known;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      known = entry_locked(target) != nullptr;
-    }
-    return responder.reply(known ? status : missing(target));
-  }
+  request.one_way = one_way;
+  request.budget_us = head.budget_us;
   request.payload.keep = std::move(landed.keep);
-  if (!split(head.flags, header.from(sizeof head), payload, &request.body, &request.payload.span))
+  // A payload is refused for want of a handler, too.
+  if (!status.ok() && entry) return responder.reply(status);
+  if (status.ok() &&
+      !split(head.flags, header.from(sizeof head), payload, &request.body, &request.payload.span))
     return responder.reply({Code::protocol, "a garbled request"});
-  request.arrived = now();
-  request.deadline = from_budget(head.budget_us, request.arrived);
-  dispatch(request);
+  dispatch(request, entry.get());
 }
 
 // Only who was asked may answer, and once: while one answer's payload is on its way, no other

@@ -78,6 +78,8 @@ class Messenger : public fabric::Receiver, public std::enable_shared_from_this<M
 
   // Closes a channel by force and completes the calls that went through it.
   void close(const std::shared_ptr<fabric::Channel>& channel);
+  // Completes the calls that no door can write into any more, or later; no new ones begin.
+  void end_calls(const Status& why);
   // Completes all calls, when no door delivers anything any more.
   void close_all(const Status& why);
 
@@ -124,7 +126,7 @@ class Messenger : public fabric::Receiver, public std::enable_shared_from_this<M
     std::string name;
     Target target;
     std::shared_ptr<Handler> handler;
-    std::atomic<std::uint64_t> calls{0}, failures{0}, bytes_in{0}, bytes_out{0};
+    const std::shared_ptr<Tally> tally = std::make_shared<Tally>();
   };
   using Deferred = std::pair<const fabric::Channel*, std::uint64_t>;
   using Lock = std::unique_lock<std::mutex>;
@@ -141,7 +143,8 @@ class Messenger : public fabric::Receiver, public std::enable_shared_from_this<M
   Slot* find_locked(std::uint64_t id);
   std::uint64_t add_locked(Call* call, const std::shared_ptr<fabric::Channel>& channel);
   Taken take_locked(std::uint64_t id);
-  std::shared_ptr<Entry> entry_locked(const Target& target) const;
+  const std::shared_ptr<Entry>& entry_locked(const Target& target) const;
+  void dispatch(Request& request, const Entry* entry);
   Status missing(const Target& target) const;
   Span hold(Delivery delivery, Lock* lock);
   Span pooled(std::size_t size);
@@ -162,8 +165,9 @@ class Messenger : public fabric::Receiver, public std::enable_shared_from_this<M
   std::vector<Slot> slots_;
   std::vector<std::uint32_t> free_;
   std::size_t watched_ = 0;
-  std::unordered_map<const fabric::Channel*, Caller> callers_;
+  std::unordered_map<const fabric::Channel*, std::shared_ptr<const Caller>> callers_;
   std::map<std::pair<MethodId, std::uint16_t>, std::shared_ptr<Entry>> handlers_;
+  std::unordered_map<MethodId, std::shared_ptr<Entry>> first_;  // of each method, to find it sooner
   // Payloads that a door writes now, by their first byte.
   std::unordered_multimap<const std::uint8_t*, Delivery> holds_;
   std::map<Deferred, std::weak_ptr<DeferredResponder>> deferred_;

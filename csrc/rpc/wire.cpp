@@ -48,7 +48,8 @@ Bytes encode_reply(const Status& status, std::uint8_t flags, std::uint64_t call,
   head.flags = flags;
   head.code = static_cast<std::uint16_t>(status.code());
   head.call = call;
-  if (!status.ok()) return join(&head, sizeof head, ConstSpan(status.message()), {});
+  if (!status.ok() && status.code() != Code::raised)
+    return join(&head, sizeof head, ConstSpan(status.message()), {});
   return join(&head, sizeof head, body, payload);
 }
 
@@ -57,8 +58,7 @@ Status reply_status(const ReplyHead& head, ConstSpan body) {
   if (head.code > static_cast<std::uint16_t>(Code::system)) return garbled("reply");
   const auto code = static_cast<Code>(head.code);
   if (code == Code::raised) return {code, "the handler raised an exception"};
-  return {code,
-          std::string(reinterpret_cast<const char*>(body.data), body.size)};
+  return {code, std::string(reinterpret_cast<const char*>(body.data), body.size)};
 }
 
 Status decode_reply(ConstSpan reply, ConstSpan* body) {

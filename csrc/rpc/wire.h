@@ -37,7 +37,8 @@ static_assert(sizeof(RequestHead) == 24);
 struct ReplyHead {
   MessageType type = MessageType::reply;
   std::uint8_t flags = 0;
-  std::uint16_t code = 0;  // of Status; unless ok, the body is its message, or what a handler raised
+  std::uint16_t code =
+      0;  // of Status; unless ok, the body is its message, or what a handler raised
   std::uint32_t reserved = 0;
   std::uint64_t call = 0;
 };

@@ -272,8 +272,9 @@ void FakeChannel::send(fabric::Message message, Operation* operation) {
        keep = std::move(message.keep)]() -> Status {
         const auto peer = peer_.lock();
         if (!peer) return lost();
-        peer->post([peer, token = remote_token_, header,
-                    bytes = payload.copy()] { peer->receive(token, header, bytes); });
+        peer->post([peer, token = remote_token_, header, bytes = payload.copy()] {
+          peer->receive(token, header, bytes);
+        });
         return {};
       },
       operation);

@@ -77,7 +77,8 @@ TEST(protocol_random_bytes) {
   Random random(21);
   for (int i = 0; i < 20000; ++i) {
     Bytes bytes = random.bytes(random.below(150));
-    if (bytes.size() >= 4 && random.below(2) == 0) bytes[0] = kProtocolVersion, bytes[1] = bytes[2] = bytes[3] = 0;
+    if (bytes.size() >= 4 && random.below(2) == 0)
+      bytes[0] = kProtocolVersion, bytes[1] = bytes[2] = bytes[3] = 0;
     if (auto hello = Hello::parse(bytes); hello.ok()) CHECK(hello->encode() == bytes);
     if (auto welcome = Welcome::parse(bytes); welcome.ok()) CHECK(welcome->encode() == bytes);
     ConstSpan body;

@@ -18,7 +18,10 @@ from support import procfs
 pytestmark = pytest.mark.faults
 
 HEADER = struct.Struct("<4sIHHIQ")
+HELLO, REQUEST, REPLY = 2, 3, 4
 KINDS = range(20)
+METHODS = range(1, 13)
+LOCATE, SEGMENT, FETCH, WAIT = 1, 4, 10, 11
 
 
 def connect(owner):
@@ -31,6 +34,12 @@ def connect(owner):
 
 def frame(kind, body=b"", *, magic=b"PSPC", size=None, fds=0, number=1):
     return HEADER.pack(magic, len(body) if size is None else size, kind, fds, 0, number) + body
+
+
+def request(method, body=b"", *, flags=0, provider=0, number=1):
+    """A call of one of the library's own methods, or of any other."""
+    head = struct.pack("<BBHIQQ", 1, flags, provider, 0, number, method)
+    return frame(REQUEST, head + body, number=number)
 
 
 def receive_frame(raw):
@@ -56,16 +65,17 @@ def closed_by_peer(raw):
 
 def hello(pin_table=False):
     """A hello without proof, which suffices on the node."""
-    version, no_proof, no_object = struct.pack("<I", 1), b"\0", b"\0" * 8
+    version, no_proof, no_ticket = struct.pack("<I", 2), b"\0", b"\0" * 8
     no_offers = b"\0"
     tag = b"c" * 16
-    return version + tag + no_proof + no_object + tag + bytes([pin_table]) + no_offers
+    address = tag + struct.pack("<IHBB", 0, 0, 0, 0)
+    return version + address + no_proof + no_ticket + tag + bytes([pin_table]) + no_offers
 
 
 def greet(raw):
     kind, _, _ = receive_frame(raw)
     assert kind == 1
-    raw.sendall(frame(2, hello()))
+    raw.sendall(frame(HELLO, hello()))
     return receive_frame(raw)
 
 
@@ -113,8 +123,8 @@ def check(server, client):
         frame(2, fds=3),
         frame(2, b""),
         frame(2, b"\xff" * 1000),
-        frame(3, b"a reply nobody waits for"),
-        frame(4, b"before the hello"),
+        frame(REPLY, b"a reply nobody waits for"),
+        request(LOCATE, b"before the hello"),
         frame(999),
     ],
     ids=lambda g: f"{g[:12]!r}-{len(g)}",
@@ -137,18 +147,31 @@ def test_half_a_frame_and_then_nothing(server):
 def test_a_frame_byte_by_byte(server):
     with connect(server) as raw:
         receive_frame(raw)
-        for byte in frame(2, hello()):
+        for byte in frame(HELLO, hello()):
             raw.send(bytes([byte]))
-        assert receive_frame(raw)[0] == 3
+        assert receive_frame(raw)[0] == REPLY
 
 
 @pytest.mark.usefixtures("check")
 @pytest.mark.parametrize("kind", KINDS)
-def test_requests_that_are_cut_short(server, kind):
+def test_frames_that_are_cut_short(server, kind):
     with connect(server) as raw:
-        assert greet(raw)[0] == 3
+        assert greet(raw)[0] == REPLY
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for body in (b"", b"\0", b"\xff" * 7, b"\xff" * 300):
+                raw.sendall(frame(kind, body))
+        raw.shutdown(socket.SHUT_WR)
+        closed_by_peer(raw)
+
+
+@pytest.mark.usefixtures("check")
+@pytest.mark.parametrize("method", METHODS)
+def test_requests_that_are_cut_short(server, method):
+    with connect(server) as raw:
+        assert greet(raw)[0] == REPLY
         for body in (b"", b"\0", b"\xff" * 7, b"\xff" * 300):
-            raw.sendall(frame(kind, body))
+            raw.sendall(request(method, body))
+            assert receive_frame(raw)[0] == REPLY
         raw.shutdown(socket.SHUT_WR)
         closed_by_peer(raw)
 
@@ -161,15 +184,26 @@ def test_requests_that_are_cut_short(server, kind):
 )
 @given(
     requests=st.lists(
-        st.tuples(st.sampled_from(KINDS), st.binary(max_size=200)), min_size=1, max_size=20
+        st.one_of(
+            st.builds(frame, st.sampled_from(KINDS), st.binary(max_size=200)),
+            st.builds(
+                request,
+                st.one_of(st.sampled_from(METHODS), st.integers(0, 2**64 - 1)),
+                st.binary(max_size=200),
+                flags=st.integers(0, 255),
+                provider=st.integers(0, 65535),
+            ),
+        ),
+        min_size=1,
+        max_size=20,
     ),
     tail=st.binary(max_size=50),
 )
 def test_requests_of_noise(server, requests, tail):
     with connect(server) as raw:
-        assert greet(raw)[0] == 3
+        assert greet(raw)[0] == REPLY
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            raw.sendall(b"".join(frame(kind, body) for kind, body in requests) + tail)
+            raw.sendall(b"".join(requests) + tail)
             raw.shutdown(socket.SHUT_WR)
         closed_by_peer(raw)
 
@@ -201,7 +235,7 @@ def test_descriptors_that_nobody_asked_for(server, what, announced):
             passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds[:1]))]
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 for _ in range(70):
-                    raw.sendmsg([frame(2, body, fds=announced)], passed)
+                    raw.sendmsg([frame(HELLO, body, fds=announced)], passed)
             closed_by_peer(raw)
     finally:
         for fd in fds:
@@ -215,11 +249,11 @@ def test_a_client_that_does_not_read(server, client):
     packed = bytes(key)
     fetch = packed[4:12] + packed[36:52] + struct.pack("<QQ", 0, 1 << 20)
     with connect(server) as raw:
-        assert greet(raw)[0] == 3
+        assert greet(raw)[0] == REPLY
         raw.settimeout(1)
         with contextlib.suppress(TimeoutError, ConnectionError):
             for number in range(500):
-                raw.sendall(frame(13, fetch, number=number))
+                raw.sendall(request(FETCH, fetch, number=number))
         assert client(lambda here: len(here.store.get(key))) == 2 << 20
 
 
@@ -238,14 +272,14 @@ def test_requests_for_the_objects_of_others(server):
     packed = bytes(key)
     reference = packed[4:12] + b"\0" * 16
     with connect(server) as raw:
-        assert greet(raw)[0] == 3
-        for kind, body in (
-            (4, reference),
-            (13, reference + struct.pack("<QQ", 0, 100)),
-            (7, reference + struct.pack("<HB", 0, 0)),
-            (14, reference + struct.pack("<q", 10**9)),
+        assert greet(raw)[0] == REPLY
+        for method, body in (
+            (LOCATE, reference),
+            (FETCH, reference + struct.pack("<QQ", 0, 100)),
+            (SEGMENT, reference + struct.pack("<HB", 0, 0)),
+            (WAIT, reference + struct.pack("<q", 10**9)),
         ):
-            raw.sendall(frame(kind, body))
+            raw.sendall(request(method, body))
             _, _, answer = receive_frame(raw)
             assert b"secretsecret" not in answer
             assert b"not issued" in answer

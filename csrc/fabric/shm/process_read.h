@@ -1,5 +1,6 @@
 #pragma once
-// Reading another process's private memory (process_vm_readv, Linux 3.2; "CMA" in MPI and UCX).
+// Another process's private memory (process_vm_readv and process_vm_writev, Linux 3.2; "CMA" in MPI
+// and UCX).
 
 #include <sys/types.h>
 
@@ -15,5 +16,6 @@ namespace pshpc::fabric {
 // refuses (another user, ptrace scope, another pid namespace), Code::owner_gone when the process
 // ended.
 Status read_process(pid_t pid, std::uint64_t address, Span into);
+Status write_process(pid_t pid, std::uint64_t address, ConstSpan from);
 
 }  // namespace pshpc::fabric

@@ -168,8 +168,7 @@ void UcxChannel::send(Message message, Operation* operation) {
   if (!bad.ok())
     guard.complete(operation, std::move(bad));
   else if (remote_token_ == 0 || !unsent_.empty())
-    unsent_.push_back(
-        {message.header.copy(), message.payload, std::move(message.keep), operation});
+    unsent_.push_back({message.header.copy(), message.payload, std::move(message.keep), operation});
   else
     send_locked(guard, std::move(message), operation);
 }
