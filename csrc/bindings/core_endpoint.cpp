@@ -431,6 +431,8 @@ void bind_endpoint(py::module_& module) {
                              [](const PyEndpoint& self) { return self.link().on_node(); })
       .def_property_readonly("alive", [](const PyEndpoint& self) { return self.link().alive(); })
       .def_property_readonly("lanes", &PyEndpoint::lanes)
+      .def("stream", &PyEndpoint::stream, py::arg("method"), py::arg("provider"), py::arg("window"),
+           py::arg("timeout"))
       .def("call", &PyEndpoint::call, py::arg("method"), py::arg("provider"), py::arg("body"),
            py::arg("payload"), py::arg("timeout"))
       .def("start", &PyEndpoint::start, py::arg("method"), py::arg("provider"), py::arg("body"),

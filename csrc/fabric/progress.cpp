@@ -147,6 +147,10 @@ void Progress::remove(Source* source) {
   wait_for_callbacks();
 }
 
+void Progress::take_over() {
+  if (resting_.load()) wake();
+}
+
 void Progress::post(std::function<void()> job) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -209,8 +213,10 @@ void Progress::run() {
     const Rest rest = arm_sources();
     if (rest == Rest::awake) continue;
     const Nanoseconds longest = rest == Rest::soon ? kDrivenPause : kSafetyNet;
+    resting_ = rest == Rest::soon;
     if (dispatch_ready(any_source ? std::min(until_timer, longest) : until_timer) > 0)
       last_event = now();
+    resting_ = false;
   }
   // Closing connections is posted: their peers are to learn of it now.
   while (run_jobs() > 0) {

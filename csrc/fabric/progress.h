@@ -71,6 +71,8 @@ class Progress {
   // Virtual, since a door of another extension module knows this class only by its vtable.
   virtual Status add(Source* source);
   virtual void remove(Source* source);
+  // A caller does not drive its transport any more: if the thread rests meanwhile, it wakes up.
+  virtual void take_over();
 
   // Runs `job` on the progress thread, soon. Any thread.
   void post(std::function<void()> job);
@@ -105,6 +107,7 @@ class Progress {
   std::thread thread_;
   std::atomic<std::thread::id> thread_id_{};  // as others may ask while stop() joins
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> resting_{false};  // as a caller drives
 
   std::mutex mutex_;  // everything up to dispatch_
   bool stopped_ = false;

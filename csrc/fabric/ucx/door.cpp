@@ -29,12 +29,15 @@ UcxDoor::~UcxDoor() { stop(); }
 Status UcxDoor::start(Progress& progress, Receiver& receiver) {
   worker_->inbox().set_receiver(&receiver);
   const Status added = progress.add(worker_.get());
-  if (added.ok()) progress_ = &progress;
-  return added;
+  if (!added.ok()) return added;
+  progress_ = &progress;
+  worker_->set_progress(&progress);
+  return {};
 }
 
 void UcxDoor::stop() {
   if (progress_ == nullptr) return;
+  worker_->set_progress(nullptr);
   std::exchange(progress_, nullptr)->remove(worker_.get());
   worker_->close_channels();
   {

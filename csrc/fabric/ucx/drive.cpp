@@ -100,6 +100,7 @@ void Drive::spin(const Operation& operation, Nanoseconds until) {
   const bool linger = operation.done() && sleepers_.load() == 0;
   left_at_.store(linger ? now() : 0, std::memory_order_relaxed);
   drivers_.fetch_sub(1, std::memory_order_release);
+  if (!linger) target_.left();
   // One of the sleepers may want to drive now.
   notify();
 }

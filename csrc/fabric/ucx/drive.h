@@ -19,6 +19,8 @@ class Drivable {
  public:
   virtual ~Drivable() = default;
   virtual unsigned try_progress() = 0;
+  // The last driver has left, and nobody may come back.
+  virtual void left() = 0;
 };
 
 class Drive {

@@ -197,6 +197,11 @@ unsigned Worker::progress_locked(std::unique_lock<std::mutex> lock) {
   return events;
 }
 
+void Worker::left() {
+  const std::lock_guard<std::mutex> lock(progress_mutex_);
+  if (progress_ != nullptr) progress_->take_over();
+}
+
 bool Worker::arm() {
   if (birth_ != fork_generation()) return true;
   std::lock_guard<std::mutex> lock(mutex_);

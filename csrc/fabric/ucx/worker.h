@@ -76,6 +76,12 @@ class Worker final : public Source, public Drivable, public std::enable_shared_f
   // Longest header of an active message.
   std::size_t max_header() const { return max_header_; }
 
+  // Who takes over when no caller drives any more; null: nobody.
+  void set_progress(Progress* progress) {
+    const std::lock_guard<std::mutex> lock(progress_mutex_);
+    progress_ = progress;
+  }
+
   // The callback of posted sends, reads and flushes; user_data is the Flight.
   static void on_sent(void* request, ucs_status_t status, void* user_data);
 
@@ -87,6 +93,7 @@ class Worker final : public Source, public Drivable, public std::enable_shared_f
   int fd() const override { return deaths_.fd(); }
   unsigned progress() override;
   unsigned try_progress() override;
+  void left() override;
   bool arm() override;
   bool driven() const override { return drive_.active(); }
 
@@ -116,6 +123,8 @@ class Worker final : public Source, public Drivable, public std::enable_shared_f
   std::list<Flight> landed_;
   std::vector<Completion> completions_;
 
+  std::mutex progress_mutex_;  // held while it is called, so that it can be taken away
+  Progress* progress_ = nullptr;
   Drive drive_;
   Inbox inbox_;
   DeathWatch deaths_;
