@@ -84,9 +84,14 @@ void check_owned(std::uint32_t birth) {
   raise_call_error(gone ? Status(Code::peer_lost, status.message()) : status, {}, peer);
 }
 
-py::tuple to_result(Call& call, const std::string& peer) {
+void check_call(const Call& call, const objects::Link& link) {
   release_buried();
-  if (!call.status().ok()) raise_call_error(call.status(), call.reply(), peer);
+  if (!call.status().ok())
+    raise_call_error(call.status(), call.reply(), link.address().short_name());
+}
+
+py::tuple to_result(Call& call, const objects::Link& link) {
+  check_call(call, link);
   return py::make_tuple(to_bytes(call.reply()), to_lease(call.take_payload()));
 }
 
@@ -114,7 +119,6 @@ class PyPendingCall {
 
   bool done() const { return call_->done(); }
   AsyncCall& call() { return *call_; }
-  std::string peer() const { return way_->link->address().short_name(); }
 
   bool wait(double timeout) {
     if (call_->done()) return true;
@@ -137,7 +141,7 @@ class PyPendingCall {
     // The queue may have told of it a moment before it is marked as done.
     if (!call_->done()) check_owned(birth_);
     while (!call_->done()) ::sched_yield();
-    return to_result(*call_, peer());
+    return to_result(*call_, *way_->link);
   }
   bool cancel() {
     check_owned(birth_);
@@ -193,9 +197,7 @@ class PyCallStream {
     }
     const Flying done = std::move(oldest);
     flying_.pop_front();
-    release_buried();
-    const std::string peer = way_->link->address().short_name();
-    if (!done.call->status().ok()) raise_call_error(done.call->status(), done.call->reply(), peer);
+    check_call(*done.call, *way_->link);
     return py::make_tuple(to_bytes(done.call->reply()), to_lease(done.call->take_payload()),
                           now() - done.began);
   }
@@ -268,7 +270,7 @@ class PyEndpoint {
         raise({Code::timed_out, name_ + " did not answer within the time allowed"}, details);
       }
     }
-    return to_result(*call, name_);
+    return to_result(*call, *way->link);
   }
 
   std::unique_ptr<PyPendingCall> start(std::uint64_t method, std::uint16_t provider,

@@ -73,10 +73,17 @@ def encode_arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> En
     else:
         return dumps(args, 5), None
     if len(args) == 1:
-        encoded = _encode_one(args[0])
+        encoded = _encode_plain(args[0])
         if encoded is not None:
             return encoded
     return _dump(args)
+
+
+def encode_one(argument: Any) -> Encoded:
+    """As `encode_arguments` for a single one."""
+    if type(argument) in _SCALARS:
+        return dumps((argument,), 5), None
+    return _encode_plain(argument) or _dump((argument,))
 
 
 def encode_result(result: Any) -> Encoded:
@@ -85,7 +92,7 @@ def encode_result(result: Any) -> Encoded:
         return _NOTHING
     if type(result) in _SCALARS:
         return dumps(result, 5), None
-    encoded = _encode_one(result)
+    encoded = _encode_plain(result)
     return _dump(result) if encoded is None else encoded
 
 
@@ -159,7 +166,7 @@ def decode_raw(body: bytes, lease: Lease | None) -> bytes | memoryview:
     return body + bytes(memoryview(lease))
 
 
-def _encode_one(value: Any) -> Encoded | None:
+def _encode_plain(value: Any) -> Encoded | None:
     cls = type(value)
     if cls is bytes:
         return (_BYTES_KIND + value, None) if len(value) < LARGE else (_BYTES_KIND, value)

@@ -97,6 +97,7 @@ class BoundCall:
         "_method",
         "_notify",
         "_provider",
+        "_raw",
         "_start",
         "_stats",
         "_timeout",
@@ -109,7 +110,7 @@ class BoundCall:
     ) -> None:
         self.name = function.name
         self.endpoint = endpoint
-        raw = function.codec == "raw"
+        raw = self._raw = function.codec == "raw"
         self._encode: Callable[[Any, Any], codec.Encoded] = (
             self._encode_raw if raw else codec.encode_arguments
         )
@@ -258,16 +259,18 @@ class BoundCall:
             before_waiting()
         timeout = self._timeout if timeout is None else timeout
         stream = self.endpoint._core.stream(self._method, self._provider, window, timeout)
-        stats, encode = self._stats, self._encode
+        raw = self._raw
+        stats, step, settle = self._stats, stream.step, self.settle
         try:
             for item in items:
-                body, payload = encode((item,), None)
-                stats.began(len(body) if payload is None else len(body) + len(payload))
-                answer = stream.step(body, payload)
+                body, payload = codec.encode_raw(item) if raw else codec.encode_one(item)
+                stats.calls += 1
+                stats.bytes_out += len(body) if payload is None else len(body) + len(payload)
+                answer = step(body, payload)
                 if answer is not None:
-                    yield self.settle(*answer)
+                    yield settle(*answer)
             while (answer := stream.finish()) is not None:
-                yield self.settle(*answer)
+                yield settle(*answer)
         except GeneratorExit:
             raise
         except BaseException as error:

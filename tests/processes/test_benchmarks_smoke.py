@@ -77,6 +77,21 @@ def test_every_target_is_measured_or_says_why_not(tmp_path: Path) -> None:
         assert row["met"] is not None or row["target"] == "" or row["detail"], row
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not have_ucx(), reason="no ucx door here")
+def test_every_figure_of_calls_is_measured_or_says_why_not(tmp_path: Path) -> None:
+    document = run("rpc.py", tmp_path / "rpc.json", "--small", "--seconds", "0.05")
+    rows = document["rows"]
+    parts = {row["name"].split(":")[0] for row in rows}
+    assert parts == {
+        *("null", "asleep", "tcp", "pipelined", "echo", "bulk", "bound", "endurance"),
+        *("perftest", "others"),
+    }
+    for row in rows:
+        assert not row["name"].endswith("cannot be measured"), row
+        assert row["met"] is not None or row["target"] == "" or row["detail"], row
+
+
 def test_things_that_are_compared_take_turns() -> None:
     order: list[str] = []
     actions = {name: (lambda name=name: order.append(name)) for name in "ab"}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.doors import require_door
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -20,13 +21,18 @@ def runnable(page: Path) -> str:
     return "\n".join(block for block in blocks if not block.startswith(NEEDS_MPIRUN))
 
 
-PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if runnable(page))
+PAGES = sorted(
+    page for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")) if runnable(page)
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_code_of_page_runs(page: Path, tmp_path: Path) -> None:
+    code = runnable(page)
+    if "Engine(" in code:
+        require_door("ucx")
     done = subprocess.run(
-        [sys.executable, "-c", runnable(page)],
+        [sys.executable, "-c", code],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
