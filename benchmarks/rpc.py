@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import harness
@@ -145,7 +146,11 @@ def pipelined(scale: Scale) -> Rows:
     """Many calls in flight, of one thread."""
     window = scale.window
 
-    def flood(call: BoundCall, calls: int) -> None:
+    def mapped(call: BoundCall, calls: int) -> None:
+        for result in call.map(repeat(b"", calls), window=window):
+            assert result in (None, b"")
+
+    def submitted(call: BoundCall, calls: int) -> None:
         submit, flying = call.submit, deque[Any]()
         for _ in range(calls):
             if len(flying) == window:
@@ -161,20 +166,23 @@ def pipelined(scale: Scale) -> Rows:
             {
                 "C++": two.in_cpp(many, window),
                 "handler in C++": Batch(
-                    partial(flood, native, scale.pipelined), calls=scale.pipelined
+                    partial(mapped, native, scale.pipelined), calls=scale.pipelined
                 ),
-                "handler in Python": Batch(partial(flood, python, few), calls=few),
+                "handler in C++, as futures": Batch(
+                    partial(submitted, native, scale.pipelined), calls=scale.pipelined
+                ),
+                "handler in Python": Batch(partial(submitted, python, few), calls=few),
             },
             seconds=scale.seconds,
         )
     targets = {"C++": 3_000_000, "handler in C++": 400_000, "handler in Python": 50_000}
-    for name, least in targets.items():
-        rate, best = 1 / figures[name].median, 1 / figures[name].minimum
+    for name, stats in figures.items():
+        rate, best, least = 1 / stats.median, 1 / stats.minimum, targets.get(name)
         yield Verdict(
             f"calls a second, {window} in flight, {name}",
-            f">= {least / 1000:g} k",
+            f">= {least / 1000:g} k" if least else "",
             f"{rate / 1000:.0f} k",
-            rate >= least,
+            rate >= least if least else None,
             f"best {best / 1000:.0f} k",
         )
 

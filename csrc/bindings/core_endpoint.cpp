@@ -161,7 +161,8 @@ class PyCallStream {
   PyCallStream(std::shared_ptr<const Way> way, const Target& target, std::size_t window,
                Nanoseconds timeout)
       : way_(std::move(way)), target_(target), window_(window), timeout_(timeout) {}
-  PyCallStream(PyCallStream&&) = default;
+  PyCallStream(const PyCallStream&) = delete;
+  PyCallStream& operator=(const PyCallStream&) = delete;
   ~PyCallStream() { cancel(); }
 
   // The answer to the oldest call, once the window is full; else None.
@@ -172,8 +173,7 @@ class PyCallStream {
     const BufferView described(body, BufferView::Access::read);
     HeldBytes held;
     if (!payload.is_none()) held = hold_bytes(payload);
-    flying_.push_back({std::make_unique<AsyncCall>(), now()});
-    Flying& flying = flying_.back();
+    Flying& flying = flying_.emplace_back();
     const py::gil_scoped_release release;
     way_->link->messenger().start(way_->channel, target_, described.span(), held.span,
                                   std::move(held.keep), Deadline::at_time(flying.began + timeout_),
@@ -215,8 +215,8 @@ class PyCallStream {
 
  private:
   struct Flying {
-    std::unique_ptr<AsyncCall> call;
-    Nanoseconds began;
+    std::unique_ptr<AsyncCall> call = std::make_unique<AsyncCall>();
+    Nanoseconds began = now();
   };
 
   std::shared_ptr<const Way> way_;
@@ -252,23 +252,21 @@ class PyEndpoint {
                                    std::move(held.keep), deadline, false, call.get());
       wait_for(*way, *call, std::min(deadline.remaining(), kSignalPeriod));
     }
-    while (!call->done()) {
-      const bool interrupted = PyErr_CheckSignals() != 0;
-      if (!interrupted && !deadline.passed()) {
-        const py::gil_scoped_release release;
-        wait_for(*way, *call, std::min(deadline.remaining(), kSignalPeriod));
-        continue;
-      }
-      if (!way->link->messenger().cancel(*call)) {
-        // Its answer is arriving, or arrived just now.
-        if (!call->done()) fabric::Operation::abandon(std::move(call));
-      }
+    bool interrupted = false;
+    while (!call->done() && !interrupted && !deadline.passed()) {
+      interrupted = PyErr_CheckSignals() != 0;
+      if (interrupted) break;
+      const py::gil_scoped_release release;
+      wait_for(*way, *call, std::min(deadline.remaining(), kSignalPeriod));
+    }
+    const bool given_up = !call->done() && way->link->messenger().cancel(*call);
+    if (interrupted || given_up || !call->done()) {
+      // Its answer may be arriving: then it ends by itself.
+      if (!call->done()) fabric::Operation::abandon(std::move(call));
       if (interrupted) throw py::error_already_set();
-      if (!call || call->status().code() == Code::cancelled) {
-        py::dict details;
-        details["timeout"] = timeout;
-        raise({Code::timed_out, name_ + " did not answer within the time allowed"}, details);
-      }
+      py::dict details;
+      details["timeout"] = timeout;
+      raise({Code::timed_out, name_ + " did not answer within the time allowed"}, details);
     }
     return to_result(*call, *way->link);
   }

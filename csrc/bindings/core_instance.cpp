@@ -5,6 +5,7 @@
 #include "bindings/core.h"
 #include "bindings/core_lease.h"
 #include "bindings/core_rpc.h"
+#include "bindings/graveyard.h"
 #include "fabric/door.h"
 #include "objects/instance.h"
 
@@ -71,8 +72,11 @@ class PyInstance {
     return *instance_;
   }
   void close() {
-    py::gil_scoped_release release;
-    instance_->close();
+    {
+      const py::gil_scoped_release release;
+      instance_->close();
+    }
+    release_buried();
   }
   void open_door(const py::object& capsule) {
     auto* door =
@@ -444,6 +448,7 @@ void bind_instance(py::module_& module) {
           "withdraw",
           [](PyInstance& self, const std::string& name, std::uint16_t provider) {
             check(self.use().messenger()->remove_handler({rpc::method_id(name), provider}));
+            release_buried();
           },
           py::arg("name"), py::arg("provider"))
       .def("refuse_requests", [](PyInstance& self) { self.use().messenger()->refuse_requests(); })

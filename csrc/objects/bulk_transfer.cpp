@@ -55,14 +55,11 @@ void BulkTransfer::fly(std::shared_ptr<Link> link, fabric::DoorHandle door,
 // What a door could not bring is tried once more, over every way, by the thread for copies, or by
 // who waits.
 void BulkTransfer::landed(const Status& status) {
-  const char* way = "";
-  Status given_up;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    way = stable_name(door_->name());
-    given_up = given_up_;
-    if (!status.ok() && given_up.ok()) phase_ = Phase::queued;
-  }
+  std::unique_lock<std::mutex> lock(mutex_);
+  const char* const way = stable_name(door_->name());
+  const Status given_up = given_up_;
+  if (!status.ok() && given_up.ok()) phase_ = Phase::queued;
+  lock.unlock();
   if (status.ok()) return finish(status, way);
   if (!given_up.ok()) return finish(given_up, "");
   client_->enqueue(shared_from_this());

@@ -496,7 +496,7 @@ void Messenger::arrived(const std::shared_ptr<fabric::Channel>& from, ConstSpan 
                         Span payload, Status status) {
   const auto type = header.empty() ? MessageType() : static_cast<MessageType>(header.data[0]);
   if (type == MessageType::reply) return take_reply(from, header, payload, status);
-  if (type == MessageType::request) return take_request(from, header, payload, std::move(status));
+  if (type == MessageType::request) return take_request(from, header, payload, status);
   CancelHead head;
   if (type == MessageType::cancel && read_head(header, &head))
     return cancel_served({from.get(), head.call});
@@ -504,7 +504,7 @@ void Messenger::arrived(const std::shared_ptr<fabric::Channel>& from, ConstSpan 
 }
 
 void Messenger::take_request(const std::shared_ptr<fabric::Channel>& from, ConstSpan header,
-                             Span payload, Status status) {
+                             Span payload, const Status& status) {
   RequestHead head;
   if (!read_head(header, &head)) return log_warn_once("a peer sent a message without a head");
   // Until the request is handled: its block may be given up meanwhile.

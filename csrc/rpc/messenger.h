@@ -150,7 +150,7 @@ class Messenger : public fabric::Receiver, public std::enable_shared_from_this<M
   Span pooled(std::size_t size);
   Delivery take_hold(Span payload);
   void take_request(const std::shared_ptr<fabric::Channel>& from, ConstSpan header, Span payload,
-                    Status status);
+                    const Status& status);
   void take_reply(const std::shared_ptr<fabric::Channel>& from, ConstSpan header, Span payload,
                   const Status& status);
   void give_up(std::uint64_t id, const Status& status);

@@ -114,6 +114,7 @@ class Engine:
         self._callbacks: list[Callable[[], object]] = []
         self._endpoints: dict[str, Endpoint] = {}
         self._served: dict[tuple[str, int], Served] = {}
+        self._native: set[tuple[str, int]] = set()
         self._hooks = Hooks()
         self._calls = CallCounters()
         self._last_stats: dict[str, Any] | None = None
@@ -208,6 +209,7 @@ class Engine:
         function = RemoteFunction(self, name, codec, one_way, {})
         if type(handler).__name__ == "PyCapsule":
             self._instance.serve_native(name, provider_id, handler)
+            self._native.add((name, provider_id))
         elif callable(handler):
             self._serve(name, handler, provider_id, self._pools.get(pool), raw=codec == "raw")
         else:
@@ -226,6 +228,7 @@ class Engine:
         self._check_open()
         self._instance.withdraw(name, provider_id)
         self._served.pop((name, provider_id), None)
+        self._native.discard((name, provider_id))
 
     def register_provider(self, provider: T, provider_id: int = 0) -> T:
         """Registers all `@rpc` methods of an object, and returns it.
@@ -393,7 +396,7 @@ class Engine:
         self._async_handlers.close(DRAIN)
         self._last_stats = self.stats()
         # The core holds them, they hold the engine, and no collector sees through the core.
-        for name, provider in self._served:
+        for name, provider in (*self._served, *self._native):
             self._instance.withdraw(name, provider)
         self._instance.close()
         # Handlers that waited for calls of their own end now.

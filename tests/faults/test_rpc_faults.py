@@ -59,6 +59,12 @@ def lost_within(call, limit=2.0):
     assert time.monotonic() - began < limit
 
 
+def _ucx_version():
+    from proxystore_hpc import ucx_runtime
+
+    return ucx_runtime.load().version
+
+
 @pytest.mark.parametrize("procedure", ["sleep", "doze"])
 def test_the_server_dies_in_a_handler(engine, server, bystander, procedure):
     there, other = engine.lookup(server.address), engine.lookup(bystander.address)
@@ -90,7 +96,16 @@ def test_the_server_dies_in_a_handler(engine, server, bystander, procedure):
     assert engine.stats()["in_flight"] == 0
 
 
-def test_the_server_dies_while_it_takes_a_large_argument(engine, server, bystander):
+def test_the_server_dies_while_it_takes_a_large_argument(engine, server, bystander, request):
+    if engine.config.transport == "shm":
+        # docs/concepts/ucx.md: what a killed sender can do to a receive queue in shared memory.
+        request.applymarker(
+            pytest.mark.xfail(
+                strict=False, reason="UCX: a queue in shared memory may be left blocked"
+            )
+        )
+        if _ucx_version() < (1, 15):
+            pytest.skip("UCX before 1.15 may crash when a sender in shared memory is killed")
     there, other = engine.lookup(server.address), engine.lookup(bystander.address)
     echo = engine.rpc("echo").on(there)
     data = np.zeros(32 << 20, "u1")

@@ -5,8 +5,8 @@
 //   PyObject* make_norm() {
 //     return proxystore_hpc::make_handler([](proxystore_hpc::Call& call) {
 //       double sum = 0;
-//       const auto* values = static_cast<const double*>(call.payload());
-//       for (std::size_t i = 0; i < call.payload_size() / sizeof(double); ++i)
+//       const auto* values = static_cast<const double*>(call.data());
+//       for (std::size_t i = 0; i < call.size() / sizeof(double); ++i)
 //         sum += values[i] * values[i];
 //       call.reply(&sum, sizeof sum);
 //     });
@@ -77,7 +77,12 @@ class Call {
   Call(const pshpc_call_functions* functions, pshpc_call* call)
       : functions_(functions), call_(call) {}
 
-  // What the caller sent: with codec="raw" its bytes, large ones in the payload.
+  // What a caller with codec="raw" sent, wherever it came.
+  const void* data() const { return payload_size() > 0 ? payload() : body(); }
+  size_t size() const { return payload_size() > 0 ? payload_size() : body_size(); }
+
+  // The message as it came: small data as the body, large data as the payload; with pickled
+  // arguments, both.
   const void* body() const { return functions_->body(call_, &ignored_); }
   size_t body_size() const { return functions_->body(call_, &ignored_), ignored_; }
   void* payload() const { return functions_->payload(call_, &ignored_); }
