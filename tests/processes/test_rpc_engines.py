@@ -445,5 +445,5 @@ def test_engines_leave_nothing_behind():
     for _ in range(5):
         once()
     gc.collect()
-    assert procfs.thread_count() <= before[1]
+    procfs.wait_until(lambda: procfs.thread_count() <= before[1], "the engines' threads end")
     assert procfs.fd_count() <= before[0] + 2
