@@ -21,7 +21,7 @@ TIMEOUT = 30.0
 TRANSPORTS: dict[str, str | None] = {
     "ucx": "",
     "tcp": "tcp,self",
-    "shm": "posix,sysv,cma,self",
+    "shm": "shm,self",
     "node": None,
 }
 """UCX's list of transports for each of ours; `None`: no door at all, the node socket only."""
