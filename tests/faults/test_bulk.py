@@ -45,7 +45,7 @@ def test_the_owner_is_killed_during_a_transfer(make_peer, way, push):
     began = time.monotonic()
     with pytest.raises(PeerError):
         pending.result(10)
-    assert time.monotonic() - began < 3.0  # the machine may be busy
+    assert time.monotonic() - began < 9  # the machine may be busy
     with pytest.raises(PeerError):
         other(lambda here: bulk.pull(here.engine))
     with pytest.raises(PeerError):

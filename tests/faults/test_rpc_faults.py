@@ -52,7 +52,7 @@ def bystander(make_peer, transport):
     return peer
 
 
-def lost_within(call, limit=2.0):
+def lost_within(call, limit=15.0):
     began = time.monotonic()
     with pytest.raises(PeerLostError):
         call()
@@ -86,13 +86,13 @@ def test_the_server_dies_in_a_handler(engine, server, bystander, procedure):
     server.kill()
     lost_within(flying[0].result)
     for future in flying[1:]:
-        lost_within(lambda future=future: future.result(5))
-    thread.join(5)
+        lost_within(lambda future=future: future.result(15))
+    thread.join(15)
     assert len(failed) == 1
-    assert told.wait(5)
+    assert told.wait(15)
     assert other.call("add", 1) == 2
     for _ in range(2):
-        lost_within(lambda: call(1), 5)
+        lost_within(lambda: call(1))
     assert engine.stats()["in_flight"] == 0
 
 
@@ -146,7 +146,7 @@ def test_a_server_that_stands_still(engine, server):
         add(1, timeout=0.5)
     with pytest.raises(OperationTimeoutError):
         add.submit(1, timeout=0.3).result()
-    assert 0.7 < time.monotonic() - began < 4
+    assert 0.7 < time.monotonic() - began < 15
     lasting = add.submit(5, timeout=20)
     server.resume()
     assert lasting.result(15) == 6
@@ -214,7 +214,7 @@ def test_a_forked_child_may_not_use_the_engine(server, make_peer, transport):
         assert bound(1) == 2
         answers = {name: in_child(lambda: USES[name](engine, bound, flying)) for name in USES}  # noqa: B023
         answers["close"] = in_child(engine.close)
-        return answers, flying.result(5), bound(1)
+        return answers, flying.result(15), bound(1)
 
     answers, slept, added = client(run)
     assert answers.pop("close") == ("None", 0)

@@ -172,11 +172,11 @@ def test_pools_work_side_by_side(make_peer, engine):
     there = engine.lookup(open_engine(make_peer(), serve, handlers={"slow": 3}))
     block = engine.rpc("block").on(there)
     began = time.monotonic()
-    blocked = [block.submit(0.5) for _ in range(6)]
+    blocked = [block.submit(1.5) for _ in range(6)]
     assert there.call("quick").startswith("rpc-default")
-    assert time.monotonic() - began < 0.4
-    concurrent.futures.wait(blocked, 20)
-    assert time.monotonic() - began < 2.5  # three at a time: 1 s; one at a time: 3 s
+    assert not any(future.done() for future in blocked)
+    assert not concurrent.futures.wait(blocked, 30).not_done
+    assert time.monotonic() - began < 8  # three at a time: 3 s; one at a time: 9 s
 
 
 def test_a_handler_that_waits_lets_others_run(make_peer, engine):
@@ -343,11 +343,11 @@ def test_closing_with_calls_in_flight(make_peer):
     engine.close()
     for future in flying:
         with pytest.raises(EngineClosedError):
-            future.result(5)
+            future.result(15)
     for thread in threads:
-        thread.join(5)
+        thread.join(15)
         assert not thread.is_alive()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15  # and not 20
     assert len(sync) == 1
     procfs.wait_until(lambda: told == flying[:1], "the callback is called")
     for use in (
