@@ -208,6 +208,18 @@ TEST(ucx_garbage_from_a_peer_is_refused) {
   CHECK(pair.left.channel().import(Bytes(19, 0xff)).status().code() == Code::protocol);
 }
 
+TEST(ucx_another_version_is_refused) {
+  Options options;
+  options.tls = "posix,self";
+  UcxNode node(options);
+  Bytes address = node.door().address();
+  const std::size_t minor = 4 + 8 + 8 + 2;
+  address[minor] ^= 1;
+  const Status refused = node.door().connect(address, 1, 2).status();
+  CHECK_EQ(refused.code(), Code::unavailable);
+  CHECK(refused.message().find("UCX_HOME") != std::string::npos);
+}
+
 TEST(ucx_a_wait_ends_by_its_deadline_and_when_it_is_given_up) {
   Options options;
   options.tls = "posix,self";

@@ -67,6 +67,8 @@ void UcxDoor::withdraw(std::uint32_t region_id) {
 Bytes UcxDoor::address() {
   WireWriter writer;
   ProcessId::self().encode(writer);
+  const Version ours = version();
+  writer.put(static_cast<std::uint16_t>(ours.major)).put(static_cast<std::uint16_t>(ours.minor));
   return writer.put_blob(worker_->address()).take();
 }
 
@@ -79,9 +81,17 @@ Expected<std::shared_ptr<Channel>> UcxDoor::connect(ConstSpan address, std::uint
                                                     std::uint64_t remote_token) {
   WireReader reader(address);
   const ProcessId peer = ProcessId::decode(reader);
+  const auto major = reader.get<std::uint16_t>(), minor = reader.get<std::uint16_t>();
   const ConstSpan worker_address = reader.get_blob();
   if (!reader.at_end() || worker_address.empty())
     return Status(Code::protocol, "not an address of a ucx door");
+  // They may lay out shared memory differently: the first message would be lost, or kill us.
+  const Version ours = version();
+  if (major != ours.major || minor != ours.minor)
+    return Status(Code::unavailable,
+                  "the peer runs UCX " + std::to_string(major) + "." + std::to_string(minor) +
+                      ", this process " + version_text() +
+                      "; let both use the same, see 'proxystore-hpc info' and UCX_HOME");
   auto channel = UcxChannel::connect(worker_, peer, worker_address, local_token, remote_token);
   if (!channel) return channel.status();
   return std::shared_ptr<Channel>(std::move(channel).value());
