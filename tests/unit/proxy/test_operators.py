@@ -105,7 +105,8 @@ def test_binary(function: Any, left: Any, right: Any) -> None:
 def test_unary(function: Any, target: Any) -> None:
     expected = outcome(function, target)
     found = outcome(function, of(target))
-    assert found == expected
+    # float("nan") does not equal itself.
+    assert found == expected or repr(found) == repr(expected)
     assert type(found[1]) is type(expected[1])
 
 
