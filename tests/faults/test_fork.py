@@ -12,6 +12,7 @@ import warnings
 import numpy as np
 import pytest
 from support import procfs
+from support.forking import in_child
 
 from proxystore_hpc.exceptions import ForkedError, OwnerGoneError
 
@@ -27,27 +28,6 @@ def fork_child(here):
         time.sleep(60)
         os._exit(0)
     return pid
-
-
-def in_child(function):
-    """Runs `function` in a forked child; what it returned, as text, or its exception's name."""
-    readable, writable = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        os.close(readable)
-        try:
-            answer = repr(function())
-        except BaseException as error:
-            answer = type(error).__name__
-        os.write(writable, answer.encode())
-        os._exit(0)
-    os.close(writable)
-    with open(readable, "rb") as pipe:
-        answer = pipe.read().decode()
-    _, status = os.waitpid(pid, 0)
-    return answer, status
 
 
 @contextlib.contextmanager

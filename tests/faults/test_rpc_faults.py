@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import warnings
 
 import numpy as np
 import pytest
 from support import procfs
 from support.doors import require_door
 from support.engines import open_engine, serve_all
+from support.forking import in_child
 
 from proxystore_hpc import Engine
 from proxystore_hpc.exceptions import (
@@ -168,27 +167,6 @@ def test_the_same_peer_under_a_new_process(make_peer):
         with pytest.raises((PeerLostError, PeerRestartedError)):
             bound()
         assert engine.rpc("pid").on(place)() == second.pid
-
-
-def in_child(function):
-    """Runs `function` in a forked child; the name of what it raised."""
-    readable, writable = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        os.close(readable)
-        try:
-            answer = repr(function())
-        except BaseException as error:
-            answer = type(error).__name__
-        os.write(writable, answer.encode())
-        os._exit(0)
-    os.close(writable)
-    with open(readable, "rb") as pipe:
-        answer = pipe.read().decode()
-    _, status = os.waitpid(pid, 0)
-    return answer, status
 
 
 USES = {
