@@ -33,7 +33,9 @@ Expected<std::shared_ptr<Link>> Link::open(const LinkContext& context, const Add
                      "no process with its id listens on this node: it ended, or it runs on another "
                      "node and opened no door that reaches further"});
   }
-  Status status(Code::denied, "this process has no secret to show");
+  Status status(Code::denied,
+                "off its node a peer wants the secret of the job, and this process was given none; "
+                "pass the same secret= on both sides");
   if (context.secret != Tag{})
     status = link->connect_off_node(options, Hello::Proof::secret, deadline);
   // Of another job: a ticket still opens the way to what it is for.

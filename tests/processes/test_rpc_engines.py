@@ -249,7 +249,7 @@ def test_what_is_no_address(engine):
     for wrong in ("", "nowhere", "pshpc://", "tcp://127.0.0.1:1", "127.0.0.1:0", "a:b", 3):
         with pytest.raises(InvalidArgumentError):
             engine.lookup(wrong)
-    with pytest.raises(AccessDeniedError, match="no secret"):
+    with pytest.raises(AccessDeniedError, match="pass the same secret="):
         engine.lookup("127.0.0.1:1", timeout=5)
     with Engine("tcp", secret="s", capacity="16MiB") as other, pytest.raises(PeerLostError):
         other.lookup("127.0.0.1:1", timeout=5)
