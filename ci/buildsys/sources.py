@@ -13,7 +13,7 @@ _CORE = (
     "csrc/rpc/*.cpp",
     "csrc/objects/*.cpp",
 )
-_UCX = ("csrc/fabric/ucx/*.cpp",)
+_UCX = ("csrc/fabric/drive.cpp", "csrc/fabric/ucx/*.cpp")
 
 EXTENSIONS = {
     "proxy": ("csrc/proxy/*.cpp",),

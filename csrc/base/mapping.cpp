@@ -21,6 +21,17 @@ Expected<Mapping> Mapping::anonymous(std::size_t size) {
   return Mapping(data, size);
 }
 
+Expected<Mapping> Mapping::mirrored(int fd, std::size_t offset, std::size_t size) {
+  auto both = anonymous(2 * size);
+  if (!both) return both;
+  for (const std::size_t at : {std::size_t{0}, size}) {
+    void* data = ::mmap(both->data() + at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+                        static_cast<off_t>(offset));
+    if (data == MAP_FAILED) return system_error("mapping " + std::to_string(size) + " bytes twice");
+  }
+  return both;
+}
+
 void Mapping::reset() {
   if (data_ != nullptr) ::munmap(std::exchange(data_, nullptr), std::exchange(size_, 0));
 }

@@ -20,6 +20,9 @@ class Mapping {
   Mapping() = default;
   static Expected<Mapping> file(int fd, std::size_t offset, std::size_t size, Access access);
   static Expected<Mapping> anonymous(std::size_t size);
+  // A part of a file twice in a row, writable: what runs over the end goes on at the beginning.
+  // size() is that of both; offset and size are multiples of the page size.
+  static Expected<Mapping> mirrored(int fd, std::size_t offset, std::size_t size);
 
   Mapping(Mapping&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}

@@ -239,6 +239,7 @@ void bind_bulk(py::module_& module) {
       .def_property_readonly("segments", &Bulk::segments)
       .def_property_readonly("mode", [](const Bulk& self) { return mode_name(self.mode); })
       .def_property_readonly("owner_id", [](const Bulk& self) { return self.owner.short_name(); })
+      .def_property_readonly("off_node", [](const Bulk& self) { return !self.owner.host.empty(); })
       .def(
           "select",
           [](const Bulk& self, std::uint64_t offset, std::uint64_t length) {

@@ -171,13 +171,12 @@ class PyCallStream {
     py::object answer = py::none();
     if (flying_.size() >= window_) answer = finish();
     const BufferView described(body, BufferView::Access::read);
-    HeldBytes held;
-    if (!payload.is_none()) held = hold_bytes(payload);
+    fabric::Payload held = hold_payload(payload);
     Flying& flying = flying_.emplace_back();
     const py::gil_scoped_release release;
-    way_->link->messenger().start(way_->channel, target_, described.span(), held.span,
-                                  std::move(held.keep), Deadline::at_time(flying.began + timeout_),
-                                  true, flying.call.get());
+    way_->link->messenger().start(way_->channel, target_, described.span(), std::move(held),
+                                  Deadline::at_time(flying.began + timeout_), true,
+                                  flying.call.get());
     return answer;
   }
   // None when there is no more.
@@ -241,15 +240,14 @@ class PyEndpoint {
                  const py::object& payload, double timeout) {
     const Deadline deadline = to_deadline(timeout);
     const BufferView described(body, BufferView::Access::read);
-    HeldBytes held;
-    if (!payload.is_none()) held = hold_bytes(payload);
+    fabric::Payload held = hold_payload(payload);
     const auto way = current(deadline);
     if (!way->usable()) return call_by_socket({method, provider}, described, held, deadline);
     auto call = std::make_unique<AsyncCall>();
     {
       const py::gil_scoped_release release;
-      way->link->messenger().start(way->channel, {method, provider}, described.span(), held.span,
-                                   std::move(held.keep), deadline, false, call.get());
+      way->link->messenger().start(way->channel, {method, provider}, described.span(),
+                                   std::move(held), deadline, false, call.get());
       wait_for(*way, *call, std::min(deadline.remaining(), kSignalPeriod));
     }
     bool interrupted = false;
@@ -276,16 +274,15 @@ class PyEndpoint {
                                        double timeout) {
     const Deadline deadline = to_deadline(timeout);
     const BufferView described(body, BufferView::Access::read);
-    HeldBytes held;
-    if (!payload.is_none()) held = hold_bytes(payload);
+    fabric::Payload held = hold_payload(payload);
     release_buried();
     auto way = current(deadline);
     if (!way->usable()) no_messages();
     auto call = std::make_unique<AsyncCall>();
     {
       const py::gil_scoped_release release;
-      way->link->messenger().start(way->channel, {method, provider}, described.span(), held.span,
-                                   std::move(held.keep), deadline, true, call.get());
+      way->link->messenger().start(way->channel, {method, provider}, described.span(),
+                                   std::move(held), deadline, true, call.get());
     }
     return std::make_unique<PyPendingCall>(std::move(call), std::move(way));
   }
@@ -314,15 +311,14 @@ class PyEndpoint {
               const py::object& payload, double timeout) {
     const Deadline deadline = to_deadline(timeout);
     const BufferView described(body, BufferView::Access::read);
-    HeldBytes held;
-    if (!payload.is_none()) held = hold_bytes(payload);
+    fabric::Payload held = hold_payload(payload);
     release_buried();
     const auto way = current(deadline);
     if (!way->usable()) no_messages();
     const Status sent = [&] {
       const py::gil_scoped_release release;
       return way->link->messenger().notify(way->channel, {method, provider}, described.span(),
-                                           held.span, std::move(held.keep), deadline);
+                                           std::move(held), deadline);
     }();
     if (!sent.ok()) raise_call_error(sent, {}, name_);
   }
@@ -360,9 +356,9 @@ class PyEndpoint {
     if (waited.code() == Code::peer_lost && !call.done()) way.link->messenger().close(way.channel);
   }
 
-  py::tuple call_by_socket(const Target& target, const BufferView& body, const HeldBytes& payload,
-                           Deadline deadline) {
-    if (!payload.span.empty()) no_messages();
+  py::tuple call_by_socket(const Target& target, const BufferView& body,
+                           const fabric::Payload& payload, Deadline deadline) {
+    if (payload.size() > 0) no_messages();
     Bytes raised;
     auto answer = [&] {
       const py::gil_scoped_release release;
@@ -373,10 +369,18 @@ class PyEndpoint {
   }
 
   [[noreturn]] void no_messages() const {
+    const auto& theirs = way_->link->welcome().offers;
+    std::string opened;
+    for (const auto& door : instance_of(instance_).exposure().doors())
+      opened += (opened.empty() ? "" : ", ") + door->name();
     py::dict details;
     details["door"] = "ucx";
-    raise({Code::unavailable, "no door that carries messages leads to " + name_ +
-                                  "; both engines need UCX, see 'proxystore-hpc info'"},
+    raise({Code::unavailable,
+           "no door that carries messages leads to " + name_ +
+               " (here: " + (opened.empty() ? "none" : opened) + "; in common: " +
+               (theirs.empty() ? "none" : std::to_string(theirs.size()) + ", lost") +
+               "); make both engines with the same transport, off the node with UCX, see "
+               "'proxystore-hpc info'"},
           details);
   }
 

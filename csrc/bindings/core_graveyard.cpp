@@ -1,3 +1,4 @@
+#include <array>
 #include <atomic>
 #include <mutex>
 #include <vector>
@@ -51,6 +52,28 @@ HeldBytes hold_bytes(const py::handle& object) {
   held.span = {described->buf, static_cast<std::size_t>(described->len)};
   held.keep = std::make_shared<const Buriable>(std::move(view));
   return held;
+}
+
+fabric::Payload hold_payload(const py::handle& object) {
+  if (object.is_none()) return {};
+  if (!py::isinstance<py::tuple>(object)) {
+    HeldBytes held = hold_bytes(object);
+    return {held.span, std::move(held.keep)};
+  }
+  constexpr std::size_t alignment = 64;
+  static const std::array<std::uint8_t, alignment> gap{};
+  auto holders = std::make_shared<std::vector<std::shared_ptr<const void>>>();
+  fabric::Payload payload;
+  std::size_t end = 0;
+  for (const py::handle& buffer : py::reinterpret_borrow<py::tuple>(object)) {
+    HeldBytes held = hold_bytes(buffer);
+    payload.append({gap.data(), (alignment - end % alignment) % alignment});
+    payload.append(held.span);
+    end = payload.size();
+    holders->push_back(std::move(held.keep));
+  }
+  payload.keep = std::move(holders);
+  return payload;
 }
 
 }  // namespace pshpc::bindings

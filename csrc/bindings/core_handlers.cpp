@@ -167,8 +167,7 @@ class PyIncoming {
   }
   void reply(const py::object& body, const py::object& payload) {
     const BufferView described(body, BufferView::Access::read);
-    HeldBytes held;
-    if (!payload.is_none()) held = hold_bytes(payload);
+    fabric::Payload held = hold_payload(payload);
     answer({}, described.span(), std::move(held));
   }
   void raised(const py::object& body) {
@@ -183,10 +182,10 @@ class PyIncoming {
   }
 
  private:
-  void answer(const Status& status, ConstSpan body, HeldBytes held) {
+  void answer(const Status& status, ConstSpan body, fabric::Payload held) {
     {
       const py::gil_scoped_release release;
-      call_->responder->reply(status, body, held.span, std::move(held.keep), {});
+      call_->responder->reply(status, body, std::move(held), {});
     }
     release_buried();
   }

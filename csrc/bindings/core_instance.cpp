@@ -342,7 +342,7 @@ std::unique_ptr<PyInstance> open_instance(const std::string& store, std::uint64_
                                           const std::vector<std::string>& doors,
                                           const std::optional<py::bytes>& secret,
                                           const std::string& host, std::uint16_t port, bool polling,
-                                          double spin) {
+                                          double spin, bool rings) {
   InstanceOptions options;
   options.store = store;
   options.owner.arena.name = "pshpc-" + store;
@@ -356,6 +356,7 @@ std::unique_ptr<PyInstance> open_instance(const std::string& store, std::uint64_
   options.port = port;
   options.progress.mode = polling ? fabric::ProgressMode::polling : fabric::ProgressMode::adaptive;
   options.progress.spin = static_cast<Nanoseconds>(spin * 1e9);
+  options.rings = rings;
   return std::make_unique<PyInstance>(std::move(options));
 }
 
@@ -376,7 +377,7 @@ void bind_instance(py::module_& module) {
            py::arg("pool_capacity") = 0, py::arg("grace") = 0.1,
            py::arg("doors") = std::vector<std::string>{}, py::arg("secret") = py::none(),
            py::arg("host") = "", py::arg("port") = 0, py::arg("polling") = false,
-           py::arg("spin") = 50e-6)
+           py::arg("spin") = 50e-6, py::arg("rings") = true)
       .def("open_door", &PyInstance::open_door, py::arg("capsule"))
       .def_property_readonly(
           "address", [](PyInstance& self) { return to_bytes(self.owner()->self().encode()); })

@@ -39,7 +39,7 @@ void send(rpc::Responder& to, const void* bytes, std::size_t size) {
   if (size <= kInBody) return to.reply({}, ConstSpan(bytes, size));
   auto copy = std::make_shared<Bytes>(ConstSpan(bytes, size).copy());
   const ConstSpan span(*copy);
-  to.reply({}, {}, span, std::move(copy), {});
+  to.reply({}, {}, {span, std::move(copy)}, {});
 }
 void reply(pshpc_call* call, const void* bytes, std::size_t size) {
   if (!std::exchange(call->answered, true)) send(call->request.responder, bytes, size);

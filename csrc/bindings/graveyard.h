@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/span.h"
+#include "fabric/payload.h"
 
 namespace pshpc::bindings {
 
@@ -46,5 +47,8 @@ struct HeldBytes {
   std::shared_ptr<const void> keep;
 };
 HeldBytes hold_bytes(const py::handle& object);
+// What is sent behind a body: nothing for None, or the bytes of a buffer, or those of several in a
+// tuple, each at a multiple of 64.
+fabric::Payload hold_payload(const py::handle& object);
 
 }  // namespace pshpc::bindings

@@ -1,9 +1,8 @@
 #pragma once
 // The seam: all that a transport must offer to be a door to registered memory.
 //
-// A door connects to a peer by an address that travels in the hello (over a socket of ours, after
-// the peers have shown their credentials). Both sides connect; each names the other by a token of
-// the other's choice, so that a message can be told to its channel.
+// A channel is made while two peers say hello (over a socket of ours, after they have shown their
+// credentials): one door offers, the other accepts and answers, and with that the first connects.
 
 #include <cstdint>
 #include <memory>
@@ -11,9 +10,11 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/guarded_fd.h"
 #include "base/span.h"
 #include "base/status.h"
 #include "fabric/operation.h"
+#include "fabric/payload.h"
 #include "fabric/progress.h"
 #include "memory/region.h"
 
@@ -22,12 +23,19 @@ namespace pshpc::fabric {
 // Headers are small and always copied by send(); larger matter belongs into the payload.
 inline constexpr std::size_t kMaxHeader = 16 * 1024;
 
-// send() copies the header. Payload goes out without a copy where the transport can; `keep` holds
-// its memory until it is sent.
+// send() copies the header.
 struct Message {
   ConstSpan header;
-  ConstSpan payload;
-  std::shared_ptr<const void> keep;
+  Payload payload;
+};
+
+// What one door tells another so that a channel between them can be made.
+struct Offer {
+  Bytes address;
+  std::uint64_t token = 0;     // what the other side shall put into its messages
+  std::vector<GuardedFd> fds;  // to peers on the node only
+  // Not told: what this side has prepared. It ends with the offer unless a channel came of it.
+  std::shared_ptr<void> prepared;
 };
 
 class RemoteRegion {
@@ -95,14 +103,20 @@ class Door {
   virtual Status start(Progress& progress, Receiver& receiver) = 0;
   virtual void stop() = 0;
 
+  // Its channels can read() and write(), not only send(). Else expose() is not called.
+  virtual bool moves_memory() const { return true; }
   // Registers memory; the handle is what a peer imports. withdraw() before the memory goes away.
   virtual Expected<Bytes> expose(const memory::Region& region) = 0;
   virtual void withdraw(std::uint32_t region_id) = 0;
 
-  virtual Bytes address() = 0;
-  virtual std::uint64_t new_token() = 0;
-  virtual Expected<std::shared_ptr<Channel>> connect(ConstSpan address, std::uint64_t local_token,
-                                                     std::uint64_t remote_token) = 0;
+  // Code::unavailable where it cannot lead.
+  virtual Expected<Offer> offer(bool on_node) = 0;
+  struct Accepted {
+    std::shared_ptr<Channel> channel;
+    Offer answer;
+  };
+  virtual Expected<Accepted> accept(Offer theirs) = 0;
+  virtual Expected<std::shared_ptr<Channel>> connect(Offer ours, Offer answer) = 0;
 
   // Progresses the door until the operation is done or the deadline passes (Code::timed_out, the
   // operation then is still in flight). `interrupted` is asked now and then; true ends the wait
@@ -115,7 +129,7 @@ class Door {
 };
 
 // What extension modules hand to the core inside a PyCapsule; the capsule owns the shared_ptr.
-inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door/2";
+inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door/3";
 using DoorHandle = std::shared_ptr<Door>;
 
 }  // namespace pshpc::fabric

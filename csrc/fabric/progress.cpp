@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/relax.h"
 
 namespace pshpc::fabric {
 namespace {
@@ -22,6 +23,8 @@ constexpr Nanoseconds kDrivenPause = 200 * kMicrosecond;
 constexpr Nanoseconds kContendedYield = 200 * kMicrosecond;
 // Polls between two looks at sockets and timers.
 constexpr unsigned kTurnsPerLook = 16;
+// Polls that see nothing before the processor is offered to others, which costs more than a poll.
+constexpr unsigned kPollsPerYield = 8;
 // A missed wake-up costs at most this.
 constexpr Nanoseconds kSafetyNet = 200 * kMillisecond;
 
@@ -200,6 +203,10 @@ void Progress::run() {
     const bool any_source = sources_version_.load(std::memory_order_relaxed) != 0;
     // Sockets wake a sleeper at once; only a polled transport gains from a spin.
     if (any_source && before - last_event < options_.spin) {
+      if (poll_again()) {
+        last_event = now();
+        continue;
+      }
       ::sched_yield();
       // Somebody else wants the processor: who sleeps and wakes up gets it back sooner.
       if (now() - before > kContendedYield) last_event = 0;
@@ -261,6 +268,14 @@ unsigned Progress::poll_sources() {
   for (Source* source : polled())
     if (!source->driven()) events += source->progress();
   return events;
+}
+
+bool Progress::poll_again() {
+  for (unsigned i = 1; i < kPollsPerYield; ++i) {
+    relax();
+    if (poll_sources() > 0) return true;
+  }
+  return false;
 }
 
 // One wake-up per arming: a transport that a caller drives meanwhile must not wake this thread with

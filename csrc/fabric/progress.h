@@ -91,6 +91,7 @@ class Progress {
   void run();
   const std::vector<Source*>& polled();
   unsigned poll_sources();
+  bool poll_again();
   enum class Rest { awake, soon, until_event };
   void listen_once(int fd);
   Rest arm_sources();

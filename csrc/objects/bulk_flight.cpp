@@ -104,7 +104,7 @@ void BulkFlight::launch(const Stretch& stretch) {
   const ConstSpan payload = pull ? ConstSpan() : ConstSpan(stretch.local);
   auto asked = std::make_unique<Asked>(shared_from_this(), pull ? stretch.local : Span(),
                                        pull ? stretch.local.size : 0);
-  messenger.start(plan_.channel, target, request.bytes(), payload, nullptr, plan_.deadline, false,
+  messenger.start(plan_.channel, target, request.bytes(), payload, plan_.deadline, false,
                   asked.get());
   fabric::Operation::abandon(std::move(asked));
 }

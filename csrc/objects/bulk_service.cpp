@@ -70,7 +70,7 @@ Status BulkService::segment(const Ref& ref, WireReader& in, rpc::Request& reques
   if (!fd) return fd.status();
   std::vector<Fd> fds;
   fds.push_back(std::move(fd).value());
-  request.responder.reply({}, {}, {}, nullptr, std::move(fds));
+  request.responder.reply({}, {}, {}, std::move(fds));
   return {};
 }
 
@@ -100,7 +100,7 @@ Status BulkService::fetch(const Ref& ref, WireReader& in, rpc::Request& request)
     return {Code::invalid, "more bytes asked for at once than one reply takes"};
   auto range = used.value()->range(offset, length);
   if (!range) return range.status();
-  request.responder.reply({}, {}, range.value(), std::move(used).value(), {});
+  request.responder.reply({}, {}, {range.value(), std::move(used).value()}, {});
   return {};
 }
 

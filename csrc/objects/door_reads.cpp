@@ -77,8 +77,7 @@ class Transfer {
     auto call = std::make_unique<rpc::Call>(into, nullptr);
     rpc::Call* waiting = call.get();
     link_->messenger().start(channel_, target_of(Kind::fetch),
-                             fetch_request(key, offset, into.size), {}, nullptr, deadline, false,
-                             waiting);
+                             fetch_request(key, offset, into.size), {}, deadline, false, waiting);
     Status status = link_->wait(*door_, *waiting, deadline);
     FetchReply reply;
     std::size_t received = 0;
@@ -264,7 +263,7 @@ Status DoorRead::start(Deadline deadline) {
   call_ = call.get();
   operation_ = std::move(call);
   link_->messenger().start(channel_, target_of(Kind::fetch), fetch_request(key_, 0, key_.length),
-                           {}, nullptr, deadline, false, call_);
+                           {}, deadline, false, call_);
   return {};
 }
 

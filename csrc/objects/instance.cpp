@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/fork_guard.h"
+#include "fabric/ring/door.h"
 #include "objects/bulk_service.h"
 #include "rpc/diagnostics.h"
 
@@ -149,6 +150,13 @@ Status Instance::start() {
   reader_ = std::make_unique<Reader>(owner_, context, pool_, DoorChoice(options_.doors));
   bulk_client_ =
       std::make_shared<BulkClient>(bulks_, *reader_, *exposure_, DoorChoice(options_.doors));
+
+  if (options_.rings) {
+    auto rings = fabric::ring::RingDoor::create();
+    if (!rings) return rings.status();
+    status = open_door(std::move(rings).value());
+    if (!status.ok()) return status;
+  }
 
   progress_.every(kExpiryPeriod, [weak = std::weak_ptr<rpc::Messenger>(messenger_)] {
     const auto messenger = weak.lock();

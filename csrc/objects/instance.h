@@ -29,6 +29,7 @@ struct InstanceOptions {
   OwnerOptions owner;
   memory::ArenaOptions pool;
   std::vector<std::string> doors;  // empty: every one
+  bool rings = true;               // messages to peers on this node go through shared memory
   fabric::Progress::Options progress;
   std::string host;  // where peers off this node say hello; empty: nowhere
   std::uint16_t port = 0;

@@ -143,7 +143,7 @@ Status Service::segment(WireReader& in, const Caller& caller, Responder& to) {
   if (!fd) return fd.status();
   std::vector<Fd> fds;
   fds.push_back(std::move(fd).value());
-  to.reply({}, {}, {}, nullptr, std::move(fds));
+  to.reply({}, {}, {}, std::move(fds));
   return {};
 }
 
@@ -255,7 +255,7 @@ Status Service::fetch(WireReader& in, Responder& to) {
   facts.put(located->flags & kRegistered ? located->header().live_offset : std::uint64_t{0});
   if (!range->second.empty())
     return {Code::invalid, "a live object's description and its data are fetched separately"};
-  to.reply({}, facts.bytes(), range->first, std::move(keep), {});
+  to.reply({}, facts.bytes(), {range->first, std::move(keep)}, {});
   return {};
 }
 

@@ -74,7 +74,7 @@ Status through_door(Link& link, const fabric::DoorHandle& door, const Remote& re
     } else {
       auto call = std::make_unique<rpc::Call>();
       link.messenger().start(channel, target_of(Kind::deliver), delivery(remote, part.offset),
-                             part.bytes, nullptr, deadline, false, call.get());
+                             part.bytes, deadline, false, call.get());
       operation = std::move(call);
     }
     const Status status = settle(link, door, std::move(operation), deadline);

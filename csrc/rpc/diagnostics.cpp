@@ -13,7 +13,7 @@ class Ping final : public Handler {
 class Echo final : public Handler {
  public:
   void handle(Request& request) override {
-    request.responder.reply({}, request.body, request.payload.span, request.payload.keep, {});
+    request.responder.reply({}, request.body, {request.payload.span, request.payload.keep}, {});
   }
 };
 

@@ -25,6 +25,7 @@ fabric::DoorHandle Exposure::door(const std::string& name) const {
 }
 
 void Exposure::expose(fabric::Door& door, const memory::Region& region) {
+  if (!door.moves_memory()) return;
   auto handle = door.expose(region);
   if (!handle) {
     log_warn_once("the " + door.name() +

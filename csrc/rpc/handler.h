@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/span.h"
 #include "base/status.h"
+#include "fabric/payload.h"
 #include "rpc/address.h"
 #include "rpc/wire.h"
 
@@ -35,16 +36,16 @@ struct Tally {
 class Responder {
  public:
   virtual ~Responder() = default;
-  // `payload` is kept valid by `keep`. For Code::raised the body says what was raised; for other
-  // failures the message goes, and no body.
-  virtual void reply(const Status& status, ConstSpan body, ConstSpan payload,
-                     std::shared_ptr<const void> keep, std::vector<Fd> fds) = 0;
+  // For Code::raised the body says what was raised; for other failures the message goes, and no
+  // body.
+  virtual void reply(const Status& status, ConstSpan body, fabric::Payload payload,
+                     std::vector<Fd> fds) = 0;
   // Payload bytes that one reply can take.
   virtual std::uint64_t room() const = 0;
   // The caller gave up, or is gone.
   virtual bool cancelled() const { return false; }
 
-  void reply(const Status& status, ConstSpan body = {}) { reply(status, body, {}, nullptr, {}); }
+  void reply(const Status& status, ConstSpan body = {}) { reply(status, body, {}, {}); }
 
   void count_in(std::shared_ptr<Tally> tally) { tally_ = std::move(tally); }
 

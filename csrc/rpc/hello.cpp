@@ -14,7 +14,7 @@ Status version_mismatch(std::uint32_t theirs) {
 void encode_offers(WireWriter& out, const std::vector<DoorOffer>& offers) {
   out.put(static_cast<std::uint8_t>(offers.size()));
   for (const DoorOffer& offer : offers)
-    out.put_text(offer.door).put_blob(offer.address).put(offer.token);
+    out.put_text(offer.door).put_blob(offer.address).put(offer.token).put(offer.attached);
 }
 
 bool decode_offers(WireReader& in, std::vector<DoorOffer>& offers) {
@@ -25,6 +25,7 @@ bool decode_offers(WireReader& in, std::vector<DoorOffer>& offers) {
     offer.door = in.get_text();
     offer.address = in.get_blob().copy();
     offer.token = in.get<std::uint64_t>();
+    offer.attached = in.get<std::uint8_t>();
     offers.push_back(std::move(offer));
   }
   return in.ok();

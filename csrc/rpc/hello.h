@@ -14,7 +14,7 @@
 
 namespace pshpc::rpc {
 
-inline constexpr std::uint32_t kProtocolVersion = 2;
+inline constexpr std::uint32_t kProtocolVersion = 3;
 
 // Frames on our sockets.
 enum class FrameKind : std::uint16_t {
@@ -28,7 +28,8 @@ enum class FrameKind : std::uint16_t {
 struct DoorOffer {
   std::string door;
   Bytes address;
-  std::uint64_t token = 0;  // what the other side shall put into its messages
+  std::uint64_t token = 0;    // what the other side shall put into its messages
+  std::uint8_t attached = 0;  // descriptors that travel with it
 };
 
 struct Challenge {
@@ -46,7 +47,7 @@ struct Hello {
   Proof proof_kind = Proof::none;
   std::uint64_t ticket = 0;  // which one the proof shows
   Tag proof{};
-  std::uint8_t attached = 0;  // descriptors for the other side's Gate travel with it
+  std::uint8_t attached = 0;  // descriptors for the other side's Gate; those of offers follow
   std::vector<DoorOffer> offers;
 
   Bytes encode() const;

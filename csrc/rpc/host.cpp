@@ -1,5 +1,6 @@
 #include "rpc/host.h"
 
+#include <iterator>
 #include <utility>
 
 #include "base/log.h"
@@ -17,12 +18,13 @@ class SocketResponder : public Responder {
       : connection_(std::move(connection)), id_(id), one_way_(one_way) {}
 
   using Responder::reply;
-  void reply(const Status& status, ConstSpan body, ConstSpan payload, std::shared_ptr<const void>,
+  void reply(const Status& status, ConstSpan body, fabric::Payload payload,
              std::vector<Fd> fds) override {
-    count(status, body.size + payload.size);
+    const std::size_t size = body.size + payload.size();
+    count(status, size);
     if (one_way_) return;
-    if (body.size + payload.size > fabric::kMaxBody - sizeof(ReplyHead))
-      return reply({Code::invalid, "an answer of " + std::to_string(body.size + payload.size) +
+    if (size > fabric::kMaxBody - sizeof(ReplyHead))
+      return reply({Code::invalid, "an answer of " + std::to_string(size) +
                                        " bytes does not fit into a frame of the node socket"});
     connection_->send(static_cast<std::uint16_t>(FrameKind::reply), id_,
                       encode_reply(status, 0, id_, body, payload), std::move(fds));
@@ -140,8 +142,13 @@ Status Host::greet(const std::shared_ptr<fabric::ServerConnection>& connection, 
     return key.status();
   }
   guest.caller.address = std::make_shared<const Address>(hello->client);
+  std::size_t announced = hello->attached;
+  for (const DoorOffer& offer : hello->offers) announced += offer.attached;
+  if (announced != frame.fds.size()) return garbled("hello");
+  const auto first = std::make_move_iterator(frame.fds.begin());
+  const auto offered = first + hello->attached;
   if (gate_ != nullptr) {
-    const Status joined = gate_->joined(guest.caller, std::move(frame.fds));
+    const Status joined = gate_->joined(guest.caller, {first, offered});
     if (!joined.ok()) {
       answer.reply(joined);
       return joined;
@@ -157,30 +164,37 @@ Status Host::greet(const std::shared_ptr<fabric::ServerConnection>& connection, 
   welcome.proof = prove(key.value(), guest.nonce, hello->client.id, "welcome");
   // Who has shown no more than a ticket gets what that opens: a transport's address and handles
   // would open all of our memory.
-  if (guest.caller.trusted) welcome.offers = accept_offers(guest, hello->offers);
+  if (guest.caller.trusted)
+    welcome.offers =
+        accept_offers(guest, hello->offers, {offered, std::make_move_iterator(frame.fds.end())});
   guest.welcome = true;
   connection->admit();
   answer.reply({}, welcome.encode());
   return {};
 }
 
-std::vector<DoorOffer> Host::accept_offers(Guest& guest, const std::vector<DoorOffer>& offers) {
-  std::vector<DoorOffer> accepted;
+std::vector<DoorOffer> Host::accept_offers(Guest& guest, const std::vector<DoorOffer>& offers,
+                                           std::vector<Fd> fds) {
+  std::vector<DoorOffer> answers;
+  auto next = fds.begin();
   for (const DoorOffer& offer : offers) {
+    fabric::Offer theirs;
+    theirs.address = offer.address;
+    theirs.token = offer.token;
+    for (int i = 0; i < offer.attached; ++i) theirs.fds.emplace_back(std::move(*next++));
     const auto door = exposure_.door(offer.door);
     if (!door) continue;
-    const std::uint64_t token = door->new_token();
-    auto channel = door->connect(offer.address, token, offer.token);
-    if (!channel) {
+    auto accepted = door->accept(std::move(theirs));
+    if (!accepted) {
       log_debug("a peer's offer of the " + offer.door +
-                " door was declined: " + channel.status().message());
+                " door was declined: " + accepted.status().message());
       continue;
     }
-    messenger_.add_peer(channel.value(), guest.caller);
-    guest.channels.push_back(std::move(channel).value());
-    accepted.push_back({offer.door, door->address(), token});
+    messenger_.add_peer(accepted->channel, guest.caller);
+    guest.channels.push_back(std::move(accepted->channel));
+    answers.push_back({offer.door, accepted->answer.address, accepted->answer.token, 0});
   }
-  return accepted;
+  return answers;
 }
 
 void Host::closed(const std::shared_ptr<fabric::ServerConnection>& connection) {

@@ -56,7 +56,8 @@ class Host : public fabric::FrameHandler {
                fabric::Frame frame);
   Expected<Tag> proven(const fabric::ServerConnection& connection, const Guest& guest,
                        const Hello& hello, bool* trusted) const;
-  std::vector<DoorOffer> accept_offers(Guest& guest, const std::vector<DoorOffer>& offers);
+  std::vector<DoorOffer> accept_offers(Guest& guest, const std::vector<DoorOffer>& offers,
+                                       std::vector<Fd> fds);
 
   const Options options_;
   Exposure& exposure_;

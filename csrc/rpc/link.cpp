@@ -106,8 +106,18 @@ Status Link::say_hello(fabric::ClientConnection& connection, const Options& opti
     fds = std::move(attached).value();
     hello.attached = static_cast<std::uint8_t>(fds.size());
   }
-  for (const auto& door : context_.exposure->doors())
-    hello.offers.push_back({door->name(), door->address(), door->new_token()});
+  std::map<std::string, fabric::Offer> offers;
+  for (const auto& door : context_.exposure->doors()) {
+    auto offer = door->offer(on_node_);
+    if (!offer) {
+      log_debug("the " + door->name() + " door is not offered: " + offer.status().message());
+      continue;
+    }
+    for (const GuardedFd& fd : offer->fds) fds.push_back(fd.get());
+    hello.offers.push_back(
+        {door->name(), offer->address, offer->token, static_cast<std::uint8_t>(offer->fds.size())});
+    offers[door->name()] = std::move(offer).value();
+  }
   auto answer =
       connection.call(static_cast<std::uint16_t>(FrameKind::hello), hello.encode(), deadline, fds);
   if (!answer) return answer.status();
@@ -124,16 +134,18 @@ Status Link::say_hello(fabric::ClientConnection& connection, const Options& opti
 
   for (const DoorOffer& theirs : welcome_.offers) {
     const auto door = context_.exposure->door(theirs.door);
-    if (!door) continue;
-    for (const DoorOffer& ours : hello.offers) {
-      if (ours.door != theirs.door) continue;
-      auto channel = door->connect(theirs.address, ours.token, theirs.token);
-      if (channel)
-        channels_[theirs.door] = std::move(channel).value();
-      else
-        log_warn_once("the " + theirs.door + " door to " + address_.short_name() +
-                      " cannot be opened: " + channel.status().message());
-    }
+    const auto ours = offers.find(theirs.door);
+    if (!door || ours == offers.end()) continue;
+    fabric::Offer told;
+    told.address = theirs.address;
+    told.token = theirs.token;
+    auto channel = door->connect(std::move(ours->second), std::move(told));
+    offers.erase(ours);
+    if (channel)
+      channels_[theirs.door] = std::move(channel).value();
+    else
+      log_warn_once("the " + theirs.door + " door to " + address_.short_name() +
+                    " cannot be opened: " + channel.status().message());
   }
   return {};
 }
@@ -177,7 +189,7 @@ Expected<Reply> Link::ask(const Target& target, ConstSpan body, Deadline deadlin
   fabric::DoorHandle door;
   while (const auto channel = best_channel(&door)) {
     auto call = std::make_unique<Call>();
-    context_.messenger->start(channel, target, body, {}, nullptr, deadline, false, call.get());
+    context_.messenger->start(channel, target, body, {}, deadline, false, call.get());
     const Status status = wait(*door, *call, deadline);
     if (!call->done()) {
       fabric::Operation::abandon(std::move(call));

@@ -24,21 +24,19 @@ struct LongBody {
 
 // Sends head, body and payload as one message.
 template <class Head>
-void send_message(fabric::Channel& channel, Head head, ConstSpan body, ConstSpan payload,
-                  std::shared_ptr<const void> keep) {
-  fabric::Message message;
+void send_message(fabric::Channel& channel, Head head, ConstSpan body, fabric::Payload payload) {
   if (sizeof head + body.size <= kSmallHeader) {
     std::array<std::uint8_t, kSmallHeader> header;
     std::memcpy(header.data(), &head, sizeof head);
     copy_bytes(header.data() + sizeof head, body);
-    channel.send({{header.data(), sizeof head + body.size}, payload, std::move(keep)}, nullptr);
+    channel.send({{header.data(), sizeof head + body.size}, std::move(payload)}, nullptr);
     return;
   }
   Bytes header(sizeof head);
   if (sizeof head + body.size <= fabric::kMaxHeader) {
     std::memcpy(header.data(), &head, sizeof head);
     header.insert(header.end(), body.data, body.data + body.size);
-    channel.send({header, payload, std::move(keep)}, nullptr);
+    channel.send({header, std::move(payload)}, nullptr);
     return;
   }
   head.flags |= kBodyInPayload;
@@ -46,11 +44,17 @@ void send_message(fabric::Channel& channel, Head head, ConstSpan body, ConstSpan
   std::memcpy(header.data(), &head, sizeof head);
   const auto* raw = reinterpret_cast<const std::uint8_t*>(&described);
   header.insert(header.end(), raw, raw + sizeof described);
-  auto joined = std::make_shared<Bytes>(padded(body.size) + payload.size);
-  copy_bytes(joined->data(), body);
-  copy_bytes(joined->data() + padded(body.size), payload);
-  const ConstSpan all(*joined);
-  channel.send({header, all, std::move(joined)}, nullptr);
+  struct Kept {
+    Bytes body;
+    std::shared_ptr<const void> rest;
+  };
+  const auto kept = std::make_shared<Kept>();
+  kept->body.resize(padded(body.size));
+  copy_bytes(kept->body.data(), body);
+  kept->rest = std::move(payload.keep);
+  fabric::Payload all(kept->body, kept);
+  all.append(payload);
+  channel.send({header, std::move(all)}, nullptr);
 }
 
 // Body and payload of a message as its sender gave them; false if they cannot be.
@@ -82,9 +86,9 @@ class Messenger::DoorResponder : public Responder {
       : channel_(channel), id_(id), one_way_(one_way) {}
 
   using Responder::reply;
-  void reply(const Status& status, ConstSpan body, ConstSpan payload,
-             std::shared_ptr<const void> keep, std::vector<Fd>) override {
-    count(status, body.size + payload.size);
+  void reply(const Status& status, ConstSpan body, fabric::Payload payload,
+             std::vector<Fd>) override {
+    count(status, body.size + payload.size());
     if (one_way_) {
       if (!status.ok()) log_warn_once("a one-way request failed: " + status.message());
       return;
@@ -94,9 +98,9 @@ class Messenger::DoorResponder : public Responder {
     head.call = id_;
     if (!status.ok() && status.code() != Code::raised) {
       const std::string text = status.message().substr(0, kSmallHeader / 2);
-      return send_message(*channel_, head, ConstSpan(text), {}, nullptr);
+      return send_message(*channel_, head, ConstSpan(text), {});
     }
-    send_message(*channel_, head, body, payload, std::move(keep));
+    send_message(*channel_, head, body, std::move(payload));
   }
   std::uint64_t room() const override { return std::numeric_limits<std::uint64_t>::max(); }
 
@@ -113,10 +117,10 @@ class Messenger::DeferredResponder final : public DoorResponder {
   ~DeferredResponder() override { forget(); }
 
   using Responder::reply;
-  void reply(const Status& status, ConstSpan body, ConstSpan payload,
-             std::shared_ptr<const void> keep, std::vector<Fd> fds) override {
+  void reply(const Status& status, ConstSpan body, fabric::Payload payload,
+             std::vector<Fd> fds) override {
     forget();
-    if (!cancelled()) DoorResponder::reply(status, body, payload, std::move(keep), std::move(fds));
+    if (!cancelled()) DoorResponder::reply(status, body, std::move(payload), std::move(fds));
   }
   bool cancelled() const override { return cancelled_.load(std::memory_order_relaxed); }
 
@@ -340,8 +344,8 @@ Messenger::Taken Messenger::take_locked(std::uint64_t id) {
 }
 
 void Messenger::start(const std::shared_ptr<fabric::Channel>& channel, const Target& target,
-                      ConstSpan body, ConstSpan payload, std::shared_ptr<const void> keep,
-                      Deadline deadline, bool watched, Call* call) {
+                      ConstSpan body, fabric::Payload payload, Deadline deadline, bool watched,
+                      Call* call) {
   RequestHead head;
   head.provider = target.provider;
   head.method = target.method;
@@ -362,20 +366,19 @@ void Messenger::start(const std::shared_ptr<fabric::Channel>& channel, const Tar
     }
   }
   if (!closed.ok()) return call->complete(std::move(closed));
-  send_message(*channel, head, body, payload, std::move(keep));
+  send_message(*channel, head, body, std::move(payload));
   // The loss may have been told before the call was in the table.
   if (!channel->alive()) give_up(head.call, {Code::peer_lost, "the connection was lost"});
 }
 
 Status Messenger::notify(const std::shared_ptr<fabric::Channel>& channel, const Target& target,
-                         ConstSpan body, ConstSpan payload, std::shared_ptr<const void> keep,
-                         Deadline deadline) {
+                         ConstSpan body, fabric::Payload payload, Deadline deadline) {
   RequestHead head;
   head.flags = kOneWay;
   head.provider = target.provider;
   head.method = target.method;
   head.budget_us = to_budget(deadline);
-  send_message(*channel, head, body, payload, std::move(keep));
+  send_message(*channel, head, body, std::move(payload));
   return channel->alive() ? Status() : Status(Code::peer_lost, "the connection was lost");
 }
 
@@ -400,7 +403,7 @@ bool Messenger::cancel(const Call& call) {
     if (slot == nullptr || slot->receiving || slot->call != &call) return false;
     taken = take_locked(head.call);
   }
-  taken.channel->send({{&head, sizeof head}, {}, nullptr}, nullptr);
+  taken.channel->send({{&head, sizeof head}, {}}, nullptr);
   taken.call->complete({Code::cancelled, "the call was cancelled"});
   return true;
 }

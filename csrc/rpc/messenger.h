@@ -84,14 +84,12 @@ class Messenger : public fabric::Receiver, public std::enable_shared_from_this<M
   void close_all(const Status& why);
 
   // Sends a request. The call completes with its reply, when the channel is lost, or, if it is
-  // `watched`, at its deadline: see expire(). `keep` holds the payload until it is sent.
+  // `watched`, at its deadline: see expire().
   void start(const std::shared_ptr<fabric::Channel>& channel, const Target& target, ConstSpan body,
-             ConstSpan payload, std::shared_ptr<const void> keep, Deadline deadline, bool watched,
-             Call* call);
+             fabric::Payload payload, Deadline deadline, bool watched, Call* call);
   // Nobody answers it; Code::peer_lost if the channel is.
   Status notify(const std::shared_ptr<fabric::Channel>& channel, const Target& target,
-                ConstSpan body, ConstSpan payload, std::shared_ptr<const void> keep,
-                Deadline deadline);
+                ConstSpan body, fabric::Payload payload, Deadline deadline);
   // Completes a call with Code::cancelled and tells its handler's side. False if it is done, or
   // its reply is on its way already.
   bool cancel(const Call& call);

@@ -32,7 +32,7 @@ class Window {
     calls_.push_back(std::make_unique<Call>(Call::Payload::pooled));
     const bool large = bytes_.size() > kInBody;
     link_.messenger().start(channel_, target_, large ? ConstSpan() : ConstSpan(bytes_),
-                            large ? ConstSpan(bytes_) : ConstSpan(), nullptr, deadline_, false,
+                            large ? ConstSpan(bytes_) : ConstSpan(), deadline_, false,
                             calls_.back().get());
   }
   Status finish() {

@@ -43,14 +43,18 @@ Bytes encode_request(const RequestHead& head, ConstSpan body) {
 }
 
 Bytes encode_reply(const Status& status, std::uint8_t flags, std::uint64_t call, ConstSpan body,
-                   ConstSpan payload) {
+                   const fabric::Payload& payload) {
   ReplyHead head;
   head.flags = flags;
   head.code = static_cast<std::uint16_t>(status.code());
   head.call = call;
   if (!status.ok() && status.code() != Code::raised)
     return join(&head, sizeof head, ConstSpan(status.message()), {});
-  return join(&head, sizeof head, body, payload);
+  Bytes all = join(&head, sizeof head, body, {});
+  const std::size_t before = all.size();
+  all.resize(before + payload.size());
+  payload.copy_to(all.data() + before);
+  return all;
 }
 
 Status reply_status(const ReplyHead& head, ConstSpan body) {

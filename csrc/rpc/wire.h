@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/span.h"
 #include "base/status.h"
+#include "fabric/payload.h"
 
 namespace pshpc::rpc {
 
@@ -67,7 +68,7 @@ Deadline from_budget(std::uint32_t budget_us, Nanoseconds arrived);
 // As one piece, for sockets.
 Bytes encode_request(const RequestHead& head, ConstSpan body);
 Bytes encode_reply(const Status& status, std::uint8_t flags, std::uint64_t call, ConstSpan body,
-                   ConstSpan payload);
+                   const fabric::Payload& payload);
 // The status of the other side, or Code::protocol; `body` is what follows.
 Status decode_reply(ConstSpan reply, ConstSpan* body);
 Status reply_status(const ReplyHead& head, ConstSpan body);

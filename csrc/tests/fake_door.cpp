@@ -134,17 +134,28 @@ Span FakeDoor::span_of(std::uint32_t region) {
   return found == regions_.end() ? Span() : found->second;
 }
 
-Bytes FakeDoor::address() { return WireWriter().put(id_).take(); }
-
-std::uint64_t FakeDoor::new_token() {
+Expected<fabric::Offer> FakeDoor::offer(bool) {
+  fabric::Offer ours;
+  ours.address = WireWriter().put(id_).take();
   std::lock_guard<std::mutex> lock(mutex_);
-  return next_token_++;
+  ours.token = next_token_++;
+  return ours;
 }
 
-Expected<std::shared_ptr<fabric::Channel>> FakeDoor::connect(ConstSpan address,
-                                                             std::uint64_t local_token,
-                                                             std::uint64_t remote_token) {
-  WireReader in(address);
+Expected<fabric::Door::Accepted> FakeDoor::accept(fabric::Offer theirs) {
+  Accepted accepted;
+  accepted.answer = offer(false).value();
+  fabric::Offer same_token;
+  same_token.token = accepted.answer.token;
+  auto channel = connect(std::move(same_token), std::move(theirs));
+  if (!channel) return channel.status();
+  accepted.channel = std::move(channel).value();
+  return accepted;
+}
+
+Expected<std::shared_ptr<fabric::Channel>> FakeDoor::connect(fabric::Offer ours,
+                                                             fabric::Offer answer) {
+  WireReader in(answer.address);
   const auto id = in.get<std::uint64_t>();
   std::weak_ptr<FakeDoor> peer;
   {
@@ -153,9 +164,9 @@ Expected<std::shared_ptr<fabric::Channel>> FakeDoor::connect(ConstSpan address,
     if (found == everyone().doors.end()) return Status(Code::unavailable, "no such fake door");
     peer = found->second;
   }
-  auto channel = std::make_shared<FakeChannel>(shared_from_this(), peer, local_token, remote_token);
+  auto channel = std::make_shared<FakeChannel>(shared_from_this(), peer, ours.token, answer.token);
   std::lock_guard<std::mutex> lock(mutex_);
-  channels_[local_token] = channel;
+  channels_[ours.token] = channel;
   return std::shared_ptr<fabric::Channel>(std::move(channel));
 }
 
@@ -268,11 +279,12 @@ void FakeChannel::close() {
 void FakeChannel::send(fabric::Message message, Operation* operation) {
   ++door_->messages;
   begin(
-      [this, header = message.header.copy(), payload = message.payload,
-       keep = std::move(message.keep)]() -> Status {
+      [this, header = message.header.copy(), payload = std::move(message.payload)]() -> Status {
         const auto peer = peer_.lock();
         if (!peer) return lost();
-        peer->post([peer, token = remote_token_, header, bytes = payload.copy()] {
+        Bytes bytes(payload.size());
+        payload.copy_to(bytes.data());
+        peer->post([peer, token = remote_token_, header, bytes = std::move(bytes)] {
           peer->receive(token, header, bytes);
         });
         return {};

@@ -43,10 +43,10 @@ class FakeDoor : public fabric::Door, public std::enable_shared_from_this<FakeDo
   void stop() override;
   Expected<Bytes> expose(const memory::Region& region) override;
   void withdraw(std::uint32_t region_id) override;
-  Bytes address() override;
-  std::uint64_t new_token() override;
-  Expected<std::shared_ptr<fabric::Channel>> connect(ConstSpan address, std::uint64_t local_token,
-                                                     std::uint64_t remote_token) override;
+  Expected<fabric::Offer> offer(bool on_node) override;
+  Expected<Accepted> accept(fabric::Offer theirs) override;
+  Expected<std::shared_ptr<fabric::Channel>> connect(fabric::Offer ours,
+                                                     fabric::Offer answer) override;
   Status wait(const fabric::Operation& operation, Deadline deadline,
               const std::function<bool()>& interrupted) override;
   std::vector<std::pair<std::string, std::string>> facts() const override { return {}; }

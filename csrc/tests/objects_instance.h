@@ -18,6 +18,7 @@ inline objects::InstanceOptions small_options(std::vector<std::string> doors = {
   options.owner.grace = 20 * kMillisecond;
   options.pool.capacity = options.pool.first_segment = 16 << 20;
   options.doors = std::move(doors);
+  options.rings = false;
   return options;
 }
 

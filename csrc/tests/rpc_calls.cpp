@@ -84,8 +84,8 @@ struct Pair {
     auto call = std::make_unique<Call>(Call::Payload::pooled);
     const auto channel = link()->channel("fake");
     REQUIRE(channel != nullptr);
-    client->messenger()->start(channel, {method_id(name), provider}, body, payload, nullptr,
-                               deadline, watched, call.get());
+    client->messenger()->start(channel, {method_id(name), provider}, body, payload, deadline,
+                               watched, call.get());
     return call;
   }
   Status finish(const std::unique_ptr<Call>& call, Deadline deadline = in_time()) {
@@ -162,7 +162,7 @@ TEST(rpc_what_a_handler_raises_arrives_whole) {
   const auto handler = pair.serve("fail", true);
   const auto first = pair.start("fail", {}), second = pair.start("fail", {});
   const Bytes raised = patterned(50'000);
-  handler->take()->reply({Code::raised, ""}, raised, {}, nullptr, {});
+  handler->take()->reply({Code::raised, ""}, raised, {}, {});
   handler->take()->reply({Code::failed, "out of cheese"});
   const Status one = pair.finish(first), two = pair.finish(second);
   const Call& with_body = one.code() == Code::raised ? *first : *second;
@@ -224,7 +224,7 @@ TEST(rpc_one_way_requests_are_handled_and_never_answered) {
   const auto handler = pair.serve("tell", true);
   const auto channel = pair.link()->channel("fake");
   CHECK(pair.client->messenger()
-            ->notify(channel, {method_id("tell"), 0}, Bytes{7}, {}, nullptr, in_time())
+            ->notify(channel, {method_id("tell"), 0}, Bytes{7}, {}, in_time())
             .ok());
   const auto responder = handler->take();
   const int sent = pair.there->messages;
@@ -322,7 +322,7 @@ TEST(rpc_garbage_harms_nobody) {
       header[0] = static_cast<std::uint8_t>(1 + random.below(3));
     if (header.size() > 1) header[1] &= kOneWay | kBodyInPayload;
     const Bytes payload = random.bytes(random.below(200));
-    channel->send({header, payload, nullptr}, nullptr);
+    channel->send({header, ConstSpan(payload)}, nullptr);
   }
   responder->reply({}, Bytes{5});
   CHECK(pair.finish(call).ok());

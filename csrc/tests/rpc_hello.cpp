@@ -17,6 +17,7 @@ std::vector<DoorOffer> some_offers(Random& random) {
     offer.door = std::string(random.below(10), 'd');
     offer.address = random.bytes(random.below(300));
     offer.token = random.below(~0ull);
+    offer.attached = static_cast<std::uint8_t>(random.below(3));
   }
   return offers;
 }
@@ -104,7 +105,7 @@ TEST(protocol_too_many_offers_are_refused) {
 
 TEST(protocol_replies) {
   ConstSpan body;
-  const Bytes good = encode_reply({}, 0, 7, Bytes{1, 2}, Bytes{3});
+  const Bytes good = encode_reply({}, 0, 7, Bytes{1, 2}, ConstSpan(Bytes{3}));
   CHECK(decode_reply(good, &body).ok());
   CHECK((body.copy() == Bytes{1, 2, 3}));
   const Bytes bad = encode_reply({Code::evicted, "it was evicted"}, 0, 7, Bytes{4}, {});

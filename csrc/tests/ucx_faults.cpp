@@ -168,7 +168,7 @@ TEST(ucx_a_forked_child_is_told_so) {
   if (child == 0) {
     Bytes into(100);
     fabric::Operation sent;
-    connection.node.channel().send({Bytes(25), {}, nullptr}, &sent);
+    connection.node.channel().send({Bytes(25), {}}, &sent);
     const bool told = connection.node.read(0, into).code() == Code::forked && sent.done() &&
                       sent.status().code() == Code::forked;
     ::_exit(told ? 0 : 1);

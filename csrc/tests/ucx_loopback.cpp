@@ -201,8 +201,8 @@ TEST(ucx_garbage_from_a_peer_is_refused) {
   Pair pair(options);
   auto& door = pair.left.door();
   const Bytes address = door.address();
-  CHECK(door.connect({}, 1, 2).status().code() == Code::protocol);
-  CHECK(door.connect(ConstSpan(address).slice(0, address.size() - 1), 1, 2).status().code() ==
+  CHECK(door.reach({}, 1, 2).status().code() == Code::protocol);
+  CHECK(door.reach(ConstSpan(address).slice(0, address.size() - 1), 1, 2).status().code() ==
         Code::protocol);
   CHECK(pair.left.channel().import({}).status().code() == Code::protocol);
   CHECK(pair.left.channel().import(Bytes(19, 0xff)).status().code() == Code::protocol);
@@ -215,7 +215,7 @@ TEST(ucx_another_version_is_refused) {
   Bytes address = node.door().address();
   const std::size_t minor = 4 + 8 + 8 + 2;
   address[minor] ^= 1;
-  const Status refused = node.door().connect(address, 1, 2).status();
+  const Status refused = node.door().reach(address, 1, 2).status();
   CHECK_EQ(refused.code(), Code::unavailable);
   CHECK(refused.message().find("UCX_HOME") != std::string::npos);
 }
@@ -265,7 +265,7 @@ TEST(ucx_sends_of_exposed_memory_end_with_their_channel) {
         sends.push_back(std::make_unique<fabric::Operation>());
         Bytes header(25);
         header[0] = 3;
-        pair.left.channel().send({header, pair.left.memory().slice(0, 1 << 20), nullptr},
+        pair.left.channel().send({header, ConstSpan(pair.left.memory().slice(0, 1 << 20))},
                                  sends.back().get());
       }
       (sender_closes ? pair.left : pair.right).channel().close();
@@ -298,7 +298,7 @@ TEST(ucx_completions_that_post_do_not_pile_up) {
       auto next = std::make_unique<Chain>(channel, left - 1);
       Chain* raw = next.get();
       abandon(std::move(next));
-      channel.send({Bytes(25, 3), {}, nullptr}, raw);
+      channel.send({Bytes(25, 3), {}}, raw);
     }
     fabric::Channel& channel;
     int left;
@@ -310,6 +310,6 @@ TEST(ucx_completions_that_post_do_not_pile_up) {
   Chain* raw = first.get();
   fabric::Operation::abandon(std::move(first));
   // It lives until it completes. NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDelete)
-  pair.left.channel().send({Bytes(25, 3), {}, nullptr}, raw);
+  pair.left.channel().send({Bytes(25, 3), {}}, raw);
   CHECK(pair.right.await_heard(20001));
 }

@@ -85,7 +85,7 @@ Status UcxNode::join(const Bytes& hello) {
   const ConstSpan address = reader.get_blob();
   const ConstSpan handle = reader.get_blob();
   if (!reader.at_end()) return {Code::protocol, "not a hello"};
-  auto channel = door_->connect(address, token_, remote_token);
+  auto channel = door_->reach(address, token_, remote_token);
   if (!channel) return channel.status();
   channel_ = std::move(channel).value();
   auto region = channel_->import(handle);
@@ -134,7 +134,7 @@ Status UcxNode::call(Kind kind, std::uint64_t offset, std::uint64_t size, ConstS
     pending_[id] = &pending;
   }
   Sent sent(*this, id);
-  channel_->send({encode({kind, id, offset, size}, text), payload, nullptr}, &sent);
+  channel_->send({encode({kind, id, offset, size}, text), payload}, &sent);
   const Status waited = door_->wait(pending, Deadline::after_seconds(seconds), nullptr);
   if (!waited.ok()) {
     // The memory is the caller's: cut the channel, so that nothing comes any more.
@@ -180,7 +180,7 @@ Status UcxNode::push(std::uint64_t offset, ConstSpan payload, double seconds) {
 void UcxNode::tell(std::uint32_t number, std::size_t payload, std::size_t padding) {
   const std::string text(padding, 'x');
   channel_->send(
-      {encode({Kind::tell, number, 0, payload}, text), memory_.slice(0, payload), nullptr},
+      {encode({Kind::tell, number, 0, payload}, text), ConstSpan(memory_.slice(0, payload))},
       nullptr);
 }
 
@@ -226,7 +226,7 @@ Status UcxNode::lost_because() {
 
 void UcxNode::answer(const std::shared_ptr<Channel>& to, std::uint64_t id, ConstSpan payload,
                      ConstSpan text) {
-  to->send({encode({Kind::answer, id, 0, payload.size}, text), payload, nullptr}, nullptr);
+  to->send({encode({Kind::answer, id, 0, payload.size}, text), payload}, nullptr);
 }
 
 namespace {

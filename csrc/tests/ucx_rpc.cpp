@@ -38,8 +38,8 @@ std::unique_ptr<Call> echo(objects::Link& link, ConstSpan body, ConstSpan payloa
                            std::shared_ptr<const void> keep = nullptr) {
   auto call = std::make_unique<Call>(Call::Payload::pooled);
   const bool watched = keep != nullptr;
-  link.messenger().start(link.wire()->best_channel(nullptr), {method_id(kEcho), 0}, body, payload,
-                         std::move(keep), in_time(), watched, call.get());
+  link.messenger().start(link.wire()->best_channel(nullptr), {method_id(kEcho), 0}, body,
+                         {payload, std::move(keep)}, in_time(), watched, call.get());
   return call;
 }
 

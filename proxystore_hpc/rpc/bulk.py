@@ -240,6 +240,8 @@ class Transfer:
         from proxystore_hpc import _core
 
         offset, given = _checked(name, offset, length, buffers)
+        if handle.off_node:
+            engine._ucx.need()
         self._engine = engine
         self._into = buffers
         self._observer = _Observer(engine, handle, name) if engine._hooks.active else None
@@ -341,6 +343,8 @@ def _move(
     from proxystore_hpc import _core
 
     offset, given = _checked(name, offset, length, buffers)
+    if handle.off_node:
+        engine._ucx.need()
     if workers:
         before_waiting()
     observer = _Observer(engine, handle, name) if engine._hooks.active else None

@@ -6,8 +6,8 @@ are called with what the core delivered: from peers that have shown the secret.
 
 An empty body means no arguments, or `None`. A body that begins as pickle streams do is one, of the
 tuple of arguments, of the list `[args, kwargs]`, or of the result. All others begin with one of
-the kinds below. Several large buffers share one payload, each at a multiple of 64 bytes: they are
-copied once, which a single one is not.
+the kinds below. Several large buffers share one payload, each at a multiple of 64 bytes, and
+are sent from where each of them lies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LARGE = 4096
 
 ALIGNMENT = 64
 
-Payload = bytes | memoryview | None
+Payload = bytes | memoryview | tuple[memoryview, ...] | None
 Encoded = tuple[bytes, Payload]
 
 _PICKLE = 0x80  # the first byte of every pickle stream from protocol 2 on
@@ -145,6 +145,18 @@ def decode_result(body: bytes, lease: Lease | None) -> Any:
     return _load(kind, body, lease)
 
 
+def nbytes_of(body: bytes, payload: Payload) -> int:
+    """What travels: body and payload, with the gaps between several buffers."""
+    if payload is None:
+        return len(body)
+    if type(payload) is not tuple:
+        return len(body) + len(payload)
+    end = 0
+    for buffer in payload:
+        end = ((end + ALIGNMENT - 1) & -ALIGNMENT) + len(buffer)
+    return len(body) + end
+
+
 def encode_raw(data: Any) -> Encoded:
     """Bytes-like data as they are: small ones are the body, others the payload.
 
@@ -254,18 +266,13 @@ def _dump(value: Any) -> Encoded:
 
 
 def _with_buffers(stream: bytes, buffers: list[memoryview]) -> Encoded:
-    if len(buffers) == 1:
-        head = _BUFFERS_HEAD.pack(_BUFFERS, 1) + _BUFFER.pack(0, len(buffers[0]))
-        return head + stream, buffers[0]
     head = _BUFFERS_HEAD.pack(_BUFFERS, len(buffers))
-    pieces: list[bytes | memoryview] = []
-    position = 0
+    end = 0
     for buffer in buffers:
-        start = (position + ALIGNMENT - 1) & -ALIGNMENT
-        pieces += [bytes(start - position), buffer]
-        position = start + len(buffer)
+        start = (end + ALIGNMENT - 1) & -ALIGNMENT
+        end = start + len(buffer)
         head += _BUFFER.pack(start, len(buffer))
-    return head + stream, b"".join(pieces)
+    return head + stream, buffers[0] if len(buffers) == 1 else tuple(buffers)
 
 
 def _dump_by_cloudpickle(

@@ -19,12 +19,12 @@ DEFAULT_POOL = "default"
 ENVIRONMENT = "PROXYSTORE_HPC_ENGINE_"
 TIMEOUT = 30.0
 TRANSPORTS: dict[str, str | None] = {
+    "auto": "",
+    "shm": None,
     "ucx": "",
     "tcp": "tcp,self",
-    "shm": "shm,self",
-    "node": None,
 }
-"""UCX's list of transports for each of ours; `None`: no door at all, the node socket only."""
+"""UCX's list of transports for each of ours; `None`: UCX is not used."""
 
 _EVERYWHERE = ("0.0.0.0", "::", "[::]", "*", "")
 _TEXTS = ("name", "transport", "listen", "progress", "secret_file")
@@ -35,8 +35,11 @@ class EngineConfig(_Config):
     """What an engine is made of, but for its secret. `engine.config` gives it back exactly.
 
     Attributes:
-        transport: `"ucx"`, all that UCX finds here; `"tcp"` or `"shm"`, UCX limited to these;
-            `"node"`, no more than the socket that every engine has on its node.
+        transport: `"auto"`, shared memory on the node, and UCX, once something else is to be
+            reached, off it; `"shm"`, nothing else; `"ucx"`, UCX from the start; `"tcp"`, UCX limited
+            to that, on the node as well.
+        rings: Whether messages on the node go through rings in shared memory rather than through
+            UCX; `None` for all transports but `"tcp"`.
         listen: `"HOST:PORT"` or `"INTERFACE:PORT"` where peers off this node say hello; port 0, or
             none, for any that is free. `None`: reachable on its node only.
         name: Name of the engine in messages, and what its peers are told.
@@ -54,7 +57,7 @@ class EngineConfig(_Config):
         ucx: Arguments of the ucx door, see `proxystore_hpc.store.options.Options`.
     """
 
-    transport: str = "ucx"
+    transport: str = "auto"
     listen: str | None = None
     name: str = "engine"
     progress: str = "adaptive"
@@ -67,6 +70,12 @@ class EngineConfig(_Config):
     remote_shutdown: bool = False
     secret_file: str | None = None
     ucx: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rings: bool | None = None
+
+    @property
+    def uses_rings(self) -> bool:
+        """Whether messages on the node go through rings in shared memory."""
+        return self.transport != "tcp" if self.rings is None else self.rings
 
     def __post_init__(self) -> None:
         _expect("transport", self.transport, str)
@@ -99,8 +108,14 @@ class EngineConfig(_Config):
         _expect("ucx", self.ucx, Mapping)
         self.ucx = dict(self.ucx)
         self.spin = float(Options.parse({"spin": self.spin, "ucx": self.ucx}).spin)
-        if self.transport == "node" and self.ucx:
-            raise ConfigError("ucx: the transport 'node' does without UCX; leave its options out")
+        if self.rings is not None:
+            _expect("rings", self.rings, bool)
+            if not self.rings and TRANSPORTS[self.transport] is None:
+                raise ConfigError("rings: the transport 'shm' is nothing without them")
+        if TRANSPORTS[self.transport] is None and self.ucx:
+            raise ConfigError(
+                f"ucx: the transport {self.transport!r} does without UCX; leave its options out"
+            )
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> EngineConfig:

@@ -54,7 +54,7 @@ class Endpoint:
 
     @property
     def lanes(self) -> str:
-        """The transports that messages take, in UCX's words."""
+        """What messages go through: `"ring/memory"`, or UCX's transports in its words."""
         return self._core.lanes
 
     def call(

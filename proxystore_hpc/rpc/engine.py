@@ -26,7 +26,13 @@ from proxystore_hpc.rpc.events import Hook, Hooks
 from proxystore_hpc.rpc.functions import RemoteFunction, check_codec
 from proxystore_hpc.rpc.futures import Completer
 from proxystore_hpc.rpc.handlers import AsyncHandlers, Pools, Served, before_waiting, workers
-from proxystore_hpc.rpc.opening import find_secret, open_instance, remember
+from proxystore_hpc.rpc.opening import (
+    LazyUcx,
+    find_secret,
+    leads_off_node,
+    open_instance,
+    remember,
+)
 from proxystore_hpc.rpc.provider import procedures_of
 from proxystore_hpc.rpc.stats import CallCounters
 from proxystore_hpc.store.opening import load_core
@@ -55,7 +61,7 @@ class Engine:
     same node: nothing of a stranger's is unpickled.
 
     Args:
-        address: A transport (`"ucx"`, `"tcp"`, `"shm"`, `"node"`), or one with the place to listen
+        address: A transport (`"auto"`, `"shm"`, `"ucx"`, `"tcp"`), or one with the place to listen
             (`"tcp://10.0.0.5:7777"`, port 0 for any).
         listen: That place by itself: `"HOST:PORT"` or `"INTERFACE:PORT"`. UCX's TCP is bound to its
             interface. By default the engine meets others on its node only.
@@ -119,6 +125,7 @@ class Engine:
         self._calls = CallCounters()
         self._last_stats: dict[str, Any] | None = None
         self._instance = open_instance(self._config, find_secret(self._config, secret))
+        self._ucx = LazyUcx(self._instance, self._config)
         self._completer = Completer(f"rpc-completions-{self.name}")
         self._async_handlers = AsyncHandlers(f"rpc-async-{self.name}")
         self._pools = Pools(self._instance, self._config.handlers, self._config.extra_handlers)
@@ -324,6 +331,8 @@ class Engine:
             return known
         if workers:
             before_waiting()
+        if leads_off_node(address):
+            self._ucx.need()
         try:
             endpoint = Endpoint(self, self._instance.endpoint(address, timeout))
         except OwnerGoneError as error:

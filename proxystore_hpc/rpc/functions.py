@@ -157,7 +157,7 @@ class BoundCall:
         stats = self._stats
         if args or kwargs:
             body, payload = self._encode(args, kwargs)
-            stats.began(len(body) if payload is None else len(body) + len(payload))
+            stats.began(len(body) if payload is None else codec.nbytes_of(body, payload))
         else:
             began = perf_counter_ns()
             try:
@@ -192,7 +192,7 @@ class BoundCall:
         stats = self._stats
         if args or kwargs:
             body, payload = self._encode(args, kwargs)
-            stats.began(len(body) if payload is None else len(body) + len(payload))
+            stats.began(len(body) if payload is None else codec.nbytes_of(body, payload))
         else:
             body, payload = b"", None
             stats.calls += 1
@@ -233,7 +233,7 @@ class BoundCall:
         if timeout is None:
             timeout = self._timeout
         body, payload = self._encode(args, kwargs) if args or kwargs else (b"", None)
-        self._stats.began(len(body) if payload is None else len(body) + len(payload))
+        self._stats.began(len(body) if payload is None else codec.nbytes_of(body, payload))
         if self._hooks.active:
             self._emit("start", len(body))
         try:
@@ -265,7 +265,7 @@ class BoundCall:
             for item in items:
                 body, payload = codec.encode_raw(item) if raw else codec.encode_one(item)
                 stats.calls += 1
-                stats.bytes_out += len(body) if payload is None else len(body) + len(payload)
+                stats.bytes_out += len(body) if payload is None else codec.nbytes_of(body, payload)
                 answer = step(body, payload)
                 if answer is not None:
                     yield settle(*answer)
@@ -326,7 +326,7 @@ class BoundCall:
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None) -> Any:
         body, payload = self._encode(args, kwargs) if args or kwargs else (b"", None)
         stats = self._stats
-        nbytes = len(body) if payload is None else len(body) + len(payload)
+        nbytes = len(body) if payload is None else codec.nbytes_of(body, payload)
         stats.began(nbytes)
         if self._hooks.active:
             self._emit("start", nbytes)

@@ -1,4 +1,4 @@
-"""Making what an engine stands on: the core's instance and its door."""
+"""Making what an engine stands on: the core's instance and its doors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import logging
 import os
 import pathlib
 import stat
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from proxystore_hpc.exceptions import ConfigError
+from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
 from proxystore_hpc.rpc.config import TRANSPORTS, EngineConfig, split_listen
 from proxystore_hpc.store.opening import load_core
+from proxystore_hpc.utils.locks import make_lock
 from proxystore_hpc.utils.network import address_of, interface_with
 
 if TYPE_CHECKING:
@@ -22,12 +24,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ON_NODE = "pshpc:///"
 _SECRET_NBYTES = 16
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def open_instance(config: EngineConfig, secret: bytes | None) -> Instance:
-    """The core's instance for an engine, its door open.
+    """The core's instance for an engine, its doors open but for those that `LazyUcx` opens.
 
     Raises:
         ConfigError: The place to listen is none of this machine.
@@ -46,21 +49,62 @@ def open_instance(config: EngineConfig, secret: bytes | None) -> Instance:
         port=port,
         polling=config.progress == "polling",
         spin=config.spin,
+        rings=config.uses_rings,
     )
-    tls = TRANSPORTS[config.transport]
-    if tls is not None:
+    if TRANSPORTS[config.transport] is not None and config.transport != "auto":
         try:
-            instance.open_door(_door(config, tls, host))
+            instance.open_door(_ucx_door(config, host))
         except BaseException:
             instance.close()
             raise
     return instance
 
 
-def _door(config: EngineConfig, tls: str, host: str) -> Any:
+class LazyUcx:
+    """With the transport `"auto"`: UCX, opened once something off the node is to be reached.
+
+    Args:
+        instance: Where the door is opened.
+        config: Of the engine.
+    """
+
+    def __init__(self, instance: Instance, config: EngineConfig) -> None:
+        self._instance = instance
+        self._config = config
+        self._lock = make_lock()
+        self._tried = config.transport != "auto"
+        if config.listen is not None:
+            self.need()
+
+    def need(self) -> None:
+        """Opens the door if it can be had; says once, loudly, if not."""
+        if self._tried:
+            return
+        with self._lock:
+            if self._tried:
+                return
+            listen = self._config.listen
+            host = "" if listen is None else address_of(split_listen(listen)[0])
+            try:
+                self._instance.open_door(_ucx_door(self._config, host))
+            except DoorUnavailableError as error:
+                warnings.warn(
+                    f"the engine {self._config.name!r} has no fast way to other nodes: {error}",
+                    stacklevel=4,
+                )
+            self._tried = True
+
+
+def leads_off_node(address: str) -> bool:
+    """Whether an engine's address can be one on another node."""
+    return not address.startswith(_ON_NODE)
+
+
+def _ucx_door(config: EngineConfig, host: str) -> Any:
     from proxystore_hpc.ucx_runtime import import_ucx_module
 
     options = dict(config.ucx)
+    tls = TRANSPORTS[config.transport]
     if tls:
         options.setdefault("tls", tls)
     if host and not host.startswith("127."):

@@ -81,6 +81,7 @@ def open_instance(
         port=options.port,
         polling=config.progress == "polling",
         spin=options.spin,
+        rings=config.doors is None or "shm" in config.doors,
     )
     return instance
 

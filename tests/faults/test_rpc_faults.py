@@ -210,7 +210,7 @@ def test_a_child_opens_an_engine_of_its_own(server, make_peer, transport):
         assert bound(1) == 2
 
         def use():
-            with Engine("node", capacity="16MiB") as engine:
+            with Engine("shm", capacity="16MiB") as engine:
                 return engine.lookup(address).call("add", 2)
 
         return in_child(use), bound(3)

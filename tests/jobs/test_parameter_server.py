@@ -117,7 +117,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
 def test_a_gradient_that_comes_too_late_is_refused(modules: dict[str, ModuleType]) -> None:
     service = modules["service"]
     weights = np.zeros(4, "f4")
-    with Engine("node", capacity="16MiB") as engine:
+    with Engine("shm", capacity="16MiB") as engine:
         parameters = service.Parameters(engine, weights, rate=1.0, momentum=0.0)
         for version in range(service.STALENESS + 1):
             assert parameters.push(np.ones(4, "f4"), version) == version + 1
@@ -130,7 +130,7 @@ def test_a_gradient_that_comes_too_late_is_refused(modules: dict[str, ModuleType
 
 def test_weights_stay_as_they_are_while_they_may_be_used(modules: dict[str, ModuleType]) -> None:
     service = modules["service"]
-    with Engine("node", capacity="16MiB") as engine:
+    with Engine("shm", capacity="16MiB") as engine:
         parameters = service.Parameters(engine, np.zeros(4, "f4"), rate=1.0, momentum=0.0)
         first = parameters.weights
         for version in range(service.STALENESS + 1):

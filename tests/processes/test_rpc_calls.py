@@ -27,18 +27,26 @@ from proxystore_hpc.exceptions import (
 from proxystore_hpc.rpc import Request
 
 
+TRANSPORTS = {"shm": {"address": "shm"}, "ucx": {"address": "ucx", "rings": False}}
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def transport(request):
+    if request.param != "shm":
+        require_door("ucx")
+    return TRANSPORTS[request.param]
+
+
 @pytest.fixture(scope="module")
-def server(make_lasting_peer):
-    require_door("ucx")
+def server(make_lasting_peer, transport):
     peer = make_lasting_peer()
-    peer.address = open_engine(peer, serve_all, handlers={"default": 1})
+    peer.address = open_engine(peer, serve_all, handlers={"default": 1}, **transport)
     return peer
 
 
 @pytest.fixture(scope="module")
-def engine():
-    require_door("ucx")
-    with Engine("ucx", capacity="64MiB") as engine:
+def engine(transport):
+    with Engine(capacity="64MiB", **transport) as engine:
         yield engine
 
 
@@ -66,6 +74,15 @@ def test_sizes(engine, there, nbytes):
     assert there.call("echo", data.tobytes()) == data.tobytes()
     raw = engine.rpc("raw", codec="raw").on(there)
     assert bytes(raw(data)) == data.tobytes()[::-1]
+
+
+def test_several_large_buffers_in_one_call(there):
+    arrays = [np.arange(n, dtype="f8") for n in (512, 700, 20_001, 300_000)]
+    args, kwargs = there.call("echo", *arrays, more=[a.copy() for a in arrays])
+    for got in (args, kwargs["more"]):
+        for one, array in zip(got, arrays, strict=True):
+            assert (one == array).all()
+            one[:1] = -1
 
 
 def test_all_ways_to_call(engine, there):
@@ -340,11 +357,11 @@ def test_a_hook_that_fails_harms_nothing(engine, there, caplog):
     assert "hook" in caplog.text
 
 
-def test_counters_are_exact(make_peer):
+def test_counters_are_exact(make_peer, transport):
     peer = make_peer()
-    address = open_engine(peer, serve_all)
+    address = open_engine(peer, serve_all, **transport)
     data = np.zeros(10_000, "u1")
-    with Engine("ucx", capacity="64MiB") as engine:
+    with Engine(capacity="64MiB", **transport) as engine:
         there = engine.lookup(address)
         echo = engine.rpc("echo").on(there)
         with concurrent.futures.ThreadPoolExecutor(4) as threads:

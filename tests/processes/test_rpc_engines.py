@@ -259,11 +259,14 @@ def test_what_is_no_address(engine):
         engine.rpc("add").on(3)
 
 
-def test_over_the_node_socket_alone(make_peer):
+def test_without_ucx_off_the_node(make_peer):
+    """What remains is the socket of the hello: calls one at a time, of moderate size."""
     peer = make_peer()
-    address = open_engine(peer, serve_all, address="node")
-    with Engine("node", capacity="64MiB") as engine:
-        there = engine.lookup(address)
+    address = open_engine(peer, serve_all, address="shm", listen="127.0.0.1:0", secret="s")
+    host_and_port = address.removeprefix("pshpc://").partition("/")[0]
+    with Engine("shm", capacity="64MiB", secret="s") as engine:
+        there = engine.lookup(host_and_port)
+        assert (there.on_node, there.lanes) == (False, "node socket")
         assert there.call("add", 1) == 2
         assert there.call("echo", b"x" * 1000) == b"x" * 1000
         with pytest.raises(ValueError, match="bad"):

@@ -179,7 +179,7 @@ def test_it_is_destroyed_with_its_registration(built):
         _core.Completions().drain()
         return module.count_alive() == before
 
-    with Engine("node", capacity="16MiB") as engine:
+    with Engine("shm", capacity="16MiB") as engine:
         engine.register("null", module.make_null(), codec="raw")
         assert module.count_alive() > before
         engine.deregister("null")
@@ -202,7 +202,7 @@ def test_other_capsules_and_versions_are_refused():
     )
     name = b"proxystore_hpc.rpc.Handler"
     future = (ctypes.c_uint64 * 4)(99)
-    with Engine("node", capacity="16MiB") as engine:
+    with Engine("shm", capacity="16MiB") as engine:
         with pytest.raises((ValueError, InvalidArgumentError)):
             engine.register("wrong", make(ctypes.addressof(future), b"something else", None))
         with pytest.raises(ProtocolError, match="build its module again"):

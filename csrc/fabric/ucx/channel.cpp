@@ -123,11 +123,10 @@ Status UcxChannel::usable_locked(const Worker::Guard& guard) const {
 }
 
 void UcxChannel::post_locked(Worker::Guard& guard, MessageKind kind, ConstSpan header,
-                             ConstSpan payload, std::shared_ptr<const void> keep,
-                             Operation* operation) {
+                             Payload payload, Operation* operation) {
   Flight& flight = guard.depart(operation, "sending to", local_token_);
   flight.is_send = true;
-  flight.keep = std::move(keep);
+  flight.keep = std::move(payload.keep);
   const std::uint64_t token = kind == MessageKind::greeting ? local_token_ : remote_token_;
   const std::uint32_t sequence = kind == MessageKind::greeting ? 0 : sequence_++;
   const Prefix prefix{token, sequence, kind};
@@ -141,8 +140,22 @@ void UcxChannel::post_locked(Worker::Guard& guard, MessageKind kind, ConstSpan h
     params.flags = UCP_AM_SEND_FLAG_EAGER;
     if (kind == MessageKind::greeting) params.flags |= UCP_AM_SEND_FLAG_REPLY;
   }
+  const void* what = payload.first.data;
+  std::size_t count = payload.first.size;
+  if (!payload.more.empty()) {
+    flight.pieces.clear();
+    const auto add = [&](ConstSpan piece) {
+      flight.pieces.push_back({const_cast<std::uint8_t*>(piece.data), piece.size});
+    };
+    add(payload.first);
+    for (const ConstSpan& piece : payload.more) add(piece);
+    params.op_attr_mask |= UCP_OP_ATTR_FIELD_DATATYPE;
+    params.datatype = ucp_dt_make_iov();
+    what = flight.pieces.data();
+    count = flight.pieces.size();
+  }
   guard.settle(flight, ucp_am_send_nbx(endpoint_.handle(), kMessageId, flight.header.data(),
-                                       flight.header.size(), payload.data, payload.size, &params));
+                                       flight.header.size(), what, count, &params));
 }
 
 void UcxChannel::send_locked(Worker::Guard& guard, Message message, Operation* operation) {
@@ -152,11 +165,10 @@ void UcxChannel::send_locked(Worker::Guard& guard, Message message, Operation* o
   ConstSpan header(message.header);
   if (header.size > room) {
     auto kept = std::make_shared<const Bytes>(message.header.copy());
-    post_locked(guard, MessageKind::long_header, {}, *kept, kept, nullptr);
+    post_locked(guard, MessageKind::long_header, {}, {*kept, kept}, nullptr);
     header = {};
   }
-  post_locked(guard, MessageKind::message, header, message.payload, std::move(message.keep),
-              operation);
+  post_locked(guard, MessageKind::message, header, std::move(message.payload), operation);
 }
 
 void UcxChannel::send(Message message, Operation* operation) {
@@ -168,14 +180,14 @@ void UcxChannel::send(Message message, Operation* operation) {
   if (!bad.ok())
     guard.complete(operation, std::move(bad));
   else if (remote_token_ == 0 || !unsent_.empty())
-    unsent_.push_back({message.header.copy(), message.payload, std::move(message.keep), operation});
+    unsent_.push_back({message.header.copy(), std::move(message.payload), operation});
   else
     send_locked(guard, std::move(message), operation);
 }
 
 void UcxChannel::greet_locked(Worker::Guard& guard) {
   worker_->inbox().await_greeting(endpoint_.handle(), this);
-  post_locked(guard, MessageKind::greeting, {}, {}, nullptr, nullptr);
+  post_locked(guard, MessageKind::greeting, {}, {}, nullptr);
 }
 
 void UcxChannel::greeted_locked(std::uint64_t remote_token) {
@@ -192,7 +204,7 @@ void UcxChannel::flush_unsent() {
     while (guard && endpoint_ && !unsent_.empty()) {
       Unsent next = std::move(unsent_.front());
       unsent_.pop_front();
-      send_locked(guard, {next.header, next.payload, std::move(next.keep)}, next.operation);
+      send_locked(guard, {next.header, std::move(next.payload)}, next.operation);
     }
     ready.swap(ready_);
     self.swap(self_);

@@ -59,8 +59,7 @@ class UcxChannel final : public Channel,
  private:
   struct Unsent {
     Bytes header;
-    ConstSpan payload;
-    std::shared_ptr<const void> keep;
+    Payload payload;
     Operation* operation;
   };
 
@@ -69,8 +68,8 @@ class UcxChannel final : public Channel,
   void greet_locked(Worker::Guard& guard);
   void flush_unsent();
   void end_locked(Status why);
-  void post_locked(Worker::Guard& guard, MessageKind kind, ConstSpan header, ConstSpan payload,
-                   std::shared_ptr<const void> keep, Operation* operation);
+  void post_locked(Worker::Guard& guard, MessageKind kind, ConstSpan header, Payload payload,
+                   Operation* operation);
   void send_locked(Worker::Guard& guard, Message message, Operation* operation);
   Status usable_locked(const Worker::Guard& guard) const;
   Status check_span_locked(const Worker::Guard& guard, const RemoteRegion& region,

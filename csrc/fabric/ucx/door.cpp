@@ -77,8 +77,28 @@ std::uint64_t UcxDoor::new_token() {
   return guard ? worker_->inbox().new_token() : 0;
 }
 
-Expected<std::shared_ptr<Channel>> UcxDoor::connect(ConstSpan address, std::uint64_t local_token,
-                                                    std::uint64_t remote_token) {
+Expected<Offer> UcxDoor::offer(bool) {
+  Offer ours;
+  ours.address = address();
+  ours.token = new_token();
+  return ours;
+}
+
+Expected<Door::Accepted> UcxDoor::accept(Offer theirs) {
+  Offer answer;
+  answer.address = address();
+  answer.token = new_token();
+  auto channel = reach(theirs.address, answer.token, theirs.token);
+  if (!channel) return channel.status();
+  return Accepted{std::move(channel).value(), std::move(answer)};
+}
+
+Expected<std::shared_ptr<Channel>> UcxDoor::connect(Offer ours, Offer answer) {
+  return reach(answer.address, ours.token, answer.token);
+}
+
+Expected<std::shared_ptr<Channel>> UcxDoor::reach(ConstSpan address, std::uint64_t local_token,
+                                                  std::uint64_t remote_token) {
   WireReader reader(address);
   const ProcessId peer = ProcessId::decode(reader);
   const auto major = reader.get<std::uint16_t>(), minor = reader.get<std::uint16_t>();

@@ -24,13 +24,18 @@ class UcxDoor final : public Door {
   Expected<Bytes> expose(const memory::Region& region) override;
   void withdraw(std::uint32_t region_id) override;
 
-  Bytes address() override;
-  std::uint64_t new_token() override;
-  Expected<std::shared_ptr<Channel>> connect(ConstSpan address, std::uint64_t local_token,
-                                             std::uint64_t remote_token) override;
+  Expected<Offer> offer(bool on_node) override;
+  Expected<Accepted> accept(Offer theirs) override;
+  Expected<std::shared_ptr<Channel>> connect(Offer ours, Offer answer) override;
   Status wait(const Operation& operation, Deadline deadline,
               const std::function<bool()>& interrupted) override;
   std::vector<std::pair<std::string, std::string>> facts() const override;
+
+  // The parts of offers, for peers that meet in another way.
+  Bytes address();
+  std::uint64_t new_token();
+  Expected<std::shared_ptr<Channel>> reach(ConstSpan address, std::uint64_t local_token,
+                                           std::uint64_t remote_token);
 
   // By host and port: see Listener.
   Expected<std::shared_ptr<Listener>> listen(const std::string& ip, std::uint16_t port,

@@ -12,10 +12,10 @@
 #include <ucp/api/ucp.h>
 
 #include "base/span.h"
+#include "fabric/drive.h"
 #include "fabric/operation.h"
 #include "fabric/progress.h"
 #include "fabric/ucx/context.h"
-#include "fabric/ucx/drive.h"
 #include "fabric/ucx/inbox.h"
 #include "fabric/ucx/process.h"
 
@@ -31,6 +31,7 @@ struct Flight {
   bool is_send = false;
   std::uint64_t token = 0;  // of the channel
   Bytes header;
+  std::vector<ucp_dt_iov_t> pieces;  // of a payload that lies in several places
   std::shared_ptr<const void> keep;
   std::list<Flight>::iterator self;
 };

@@ -19,7 +19,12 @@ LARGE = codec.LARGE
 
 def landed(payload):
     """What a payload arrives as: pooled, writable memory."""
-    return None if payload is None else memoryview(bytearray(payload))
+    if payload is None:
+        return None
+    together = bytearray()
+    for buffer in payload if type(payload) is tuple else [payload]:
+        together += bytes(-len(together) % codec.ALIGNMENT) + bytes(buffer)
+    return memoryview(together)
 
 
 def sent(*args, **kwargs):
@@ -75,10 +80,14 @@ def test_large_bytes_are_sent_from_where_they_lie():
 def test_several_large_buffers_share_a_payload_aligned():
     arrays = [np.full(LARGE + i, i, "u1") for i in range(4)]
     body, payload = codec.encode_arguments(tuple(arrays), None)
-    pool = np.zeros(len(payload) + 64, "u1")
+    for buffer, array in zip(payload, arrays, strict=True):
+        assert np.shares_memory(np.frombuffer(buffer, "u1"), array)  # sent from where it lies
+    together = np.frombuffer(landed(payload), "u1")
+    assert codec.nbytes_of(body, payload) == len(body) + len(together)
+    pool = np.zeros(len(together) + 64, "u1")
     start = -pool.ctypes.data % 64
-    pool[start : start + len(payload)] = np.frombuffer(payload, "u1")
-    args, _ = codec.decode_arguments(body, memoryview(pool)[start : start + len(payload)])
+    pool[start : start + len(together)] = together
+    args, _ = codec.decode_arguments(body, memoryview(pool)[start : start + len(together)])
     for got, array in zip(args, arrays, strict=True):
         assert (got == array).all()
         assert got.ctypes.data % 64 == 0

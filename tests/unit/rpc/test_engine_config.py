@@ -68,17 +68,17 @@ def test_the_environment(tmp_path):
 
 def test_arguments_override_the_environment(monkeypatch):
     monkeypatch.setenv("PROXYSTORE_HPC_ENGINE_TIMEOUT", "5")
-    monkeypatch.setenv("PROXYSTORE_HPC_ENGINE_TRANSPORT", "node")
+    monkeypatch.setenv("PROXYSTORE_HPC_ENGINE_TRANSPORT", "shm")
     with Engine(capacity="16MiB") as engine:
-        assert (engine.config.timeout, engine.config.transport) == (5.0, "node")
-    with Engine("node", timeout=6, capacity="16MiB") as engine:
+        assert (engine.config.timeout, engine.config.transport) == (5.0, "shm")
+    with Engine("shm", timeout=6, capacity="16MiB") as engine:
         assert engine.config.timeout == 6.0
-    with Engine(config={"transport": "node"}, capacity="16MiB") as engine:
+    with Engine(config={"transport": "shm"}, capacity="16MiB") as engine:
         assert engine.config.timeout == 30.0
 
 
 def test_an_engine_gives_its_configuration_back():
-    with Engine("node", handlers={"io": 2}, name="first", capacity="16MiB", secret="x") as engine:
+    with Engine("shm", handlers={"io": 2}, name="first", capacity="16MiB", secret="x") as engine:
         config = engine.config
         assert config.handlers == {"default": 1, "io": 2}
         assert "secret" not in json.loads(config.to_json())
@@ -108,7 +108,7 @@ def test_an_engine_gives_its_configuration_back():
         ({"remote_shutdown": 1}, "remote_shutdown"),
         ({"spin": 2}, "spin"),
         ({"ucx": {"tsl": "tcp"}}, "did you mean|do you mean"),
-        ({"transport": "node", "ucx": {"tls": "tcp"}}, "without UCX"),
+        ({"transport": "shm", "ucx": {"tls": "tcp"}}, "without UCX"),
         ({"name": ""}, "name"),
     ],
 )
@@ -129,9 +129,9 @@ def test_addresses():
     with pytest.raises(ConfigError, match="already"):
         Engine("tcp://127.0.0.1:0", listen="127.0.0.1:1")
     with pytest.raises(ConfigError, match="no field 'handler'"):
-        Engine("node", handler=3)
+        Engine("shm", handler=3)
     with pytest.raises(ConfigError, match="config"):
-        Engine("node", config=3)
+        Engine("shm", config=3)
 
 
 def test_secrets(tmp_path):

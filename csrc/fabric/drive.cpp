@@ -1,4 +1,4 @@
-#include "fabric/ucx/drive.h"
+#include "fabric/drive.h"
 
 #include <linux/futex.h>
 #include <sched.h>
@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <climits>
 
-namespace pshpc::fabric::ucx {
+#include "base/relax.h"
+
+namespace pshpc::fabric {
 namespace {
 
 // A spin that sees nothing for so long ends: the peer is busy or far away.
@@ -78,12 +80,20 @@ Status Drive::wait(const Operation& operation, Deadline deadline,
   return {};
 }
 
+unsigned Drive::poll(const Operation& operation) {
+  for (unsigned i = 1;; ++i) {
+    const unsigned events = target_.try_progress();
+    if (events > 0 || i >= polls_ || operation.done()) return events;
+    relax();
+  }
+}
+
 void Drive::spin(const Operation& operation, Nanoseconds until) {
   drivers_.fetch_add(1, std::memory_order_relaxed);
   Nanoseconds time = now();
   Nanoseconds give_up = time + kIdleSpin;
   while (!operation.done()) {
-    if (target_.try_progress() > 0) {
+    if (poll(operation) > 0) {
       time = now();
       give_up = time + kIdleSpin;
     } else {
@@ -136,4 +146,4 @@ void Drive::notify() {
   futex(published_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr);
 }
 
-}  // namespace pshpc::fabric::ucx
+}  // namespace pshpc::fabric

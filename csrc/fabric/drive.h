@@ -12,7 +12,7 @@
 #include "base/status.h"
 #include "fabric/operation.h"
 
-namespace pshpc::fabric::ucx {
+namespace pshpc::fabric {
 
 // What is driven: handles what there is, without blocking and without waiting for a lock.
 class Drivable {
@@ -25,7 +25,8 @@ class Drivable {
 
 class Drive {
  public:
-  explicit Drive(Drivable& target) : target_(target) {}
+  // `polls` in a row see nothing before the processor is offered to others.
+  explicit Drive(Drivable& target, unsigned polls = 1) : target_(target), polls_(polls) {}
 
   // See Door::wait().
   Status wait(const Operation& operation, Deadline deadline,
@@ -43,7 +44,10 @@ class Drive {
   bool sleep(const Operation& operation, Nanoseconds until);
   bool contended() const;
 
+  unsigned poll(const Operation& operation);
+
   Drivable& target_;
+  const unsigned polls_;
   std::atomic<int> drivers_{0};
   std::atomic<Nanoseconds> left_at_{0};
   std::atomic<Nanoseconds> contended_until_{0};
@@ -51,4 +55,4 @@ class Drive {
   std::atomic<std::uint32_t> published_{0};  // a futex
 };
 
-}  // namespace pshpc::fabric::ucx
+}  // namespace pshpc::fabric

@@ -1,0 +1,123 @@
+#pragma once
+// One connection over a pair of rings: messages out, messages in, and a bell to wake the other side
+// or to learn of its end.
+//
+// On a ring messages follow each other as records. One with a long payload begins with a record of
+// its own; the payload follows piece by piece, as room allows, while shorter messages pass it.
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "fabric/door.h"
+#include "fabric/ring/shared.h"
+
+namespace pshpc::fabric::ring {
+
+enum class RecordKind : std::uint16_t {
+  message = 1,  // header and payload
+  begin,        // header; its payload comes in pieces
+  piece,        // the next bytes of the oldest payload that is not complete
+};
+
+struct RecordHead {
+  std::uint32_t size = 0;  // of what follows, without the padding
+  RecordKind kind = RecordKind::message;
+  std::uint16_t header_size = 0;
+  std::uint64_t payload_size = 0;  // of the whole payload
+};
+static_assert(sizeof(RecordHead) == 16);
+
+class Lane {
+ public:
+  // Who polls this lane; told when something waits to be sent.
+  class Poller {
+   public:
+    virtual ~Poller() = default;
+    virtual void nudge() = 0;
+  };
+
+  Lane(Shared shared, GuardedFd bell, Poller& poller);
+  ~Lane();
+
+  // The channel that stands for this lane: what arrives is told in its name.
+  void attach(const std::shared_ptr<Channel>& channel) { channel_ = channel; }
+  bool alive() const { return alive_.load(std::memory_order_acquire); }
+  int bell() const { return bell_.get(); }
+
+  // Any thread, never blocks.
+  void send(Message message, Operation* operation);
+  void close(Status why);
+
+  // The following by one thread at a time.
+
+  // Sends what waits, takes what came; the number of events.
+  unsigned poll(Receiver* receiver);
+  // The other side is to ring the bell from now on.
+  void announce_sleep();
+  void announce_waking();
+  // There is something to do; after announce_sleep() and a fence.
+  bool has_news();
+  // The bell rang, or tells that nobody is at the other end any more.
+  void heard_bell();
+  // Nothing is left to be told, and nothing more will come.
+  bool finished() const { return finished_; }
+
+ private:
+  struct Outgoing {
+    Bytes header;
+    Payload payload;
+    Operation* operation = nullptr;
+    // Where the next bytes of the payload are.
+    std::size_t piece = 0, at = 0, left = 0;
+  };
+  struct Landing {
+    Bytes header;
+    Span into;  // empty: refused, and told so
+    std::size_t size = 0;
+    std::size_t filled = 0;
+  };
+  struct Sent {
+    Operation* operation;
+    std::shared_ptr<const void> keep;
+  };
+
+  bool try_begin(ConstSpan header, Payload& payload, Operation* operation);
+  bool try_piece();
+  void write_record(const RecordHead& head, ConstSpan header);
+  bool pump_locked(std::vector<Sent>* sent);
+  unsigned pump();
+  void ring_bell_if(std::atomic<std::uint32_t>& flag);
+
+  unsigned take(Receiver* receiver, const std::shared_ptr<Channel>& channel);
+  bool take_record(Receiver* receiver, const std::shared_ptr<Channel>& channel,
+                   const RecordHead& head, const std::uint8_t* bytes);
+  bool take_piece(Receiver* receiver, const std::shared_ptr<Channel>& channel, ConstSpan bytes);
+  void finish(Receiver* receiver, const std::shared_ptr<Channel>& channel);
+
+  const Shared shared_;
+  const GuardedFd bell_;
+  Poller& poller_;
+  std::weak_ptr<Channel> channel_;
+  std::atomic<bool> alive_{true};
+
+  std::mutex out_;  // everything up to pending_
+  Status ended_;
+  Writer writer_;
+  std::deque<Outgoing> waiting_;  // not begun
+  std::deque<Outgoing> flowing_;  // begun, their payloads not complete
+  std::atomic<bool> pending_{false};
+
+  // Of whoever polls.
+  Reader reader_;
+  std::deque<Landing> landings_;
+  Bytes header_;
+  bool hung_up_ = false;
+  bool finished_ = false;
+  bool tell_ = false;  // the receiver that the channel is lost
+};
+
+}  // namespace pshpc::fabric::ring
