@@ -4,6 +4,8 @@
 // A channel is made while two peers say hello (over a socket of ours, after they have shown their
 // credentials): one door offers, the other accepts and answers, and with that the first connects.
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,6 +29,12 @@ inline constexpr std::size_t kMaxHeader = 16 * 1024;
 struct Message {
   ConstSpan header;
   Payload payload;
+};
+
+// Who is at the other end, as far as the kernel tells.
+struct Peer {
+  bool on_node = false;
+  pid_t pid = 0;  // 0: not known, or not visible from here
 };
 
 // What one door tells another so that a channel between them can be made.
@@ -110,13 +118,14 @@ class Door {
   virtual void withdraw(std::uint32_t region_id) = 0;
 
   // Code::unavailable where it cannot lead.
-  virtual Expected<Offer> offer(bool on_node) = 0;
+  virtual Expected<Offer> offer(const Peer& peer) = 0;
   struct Accepted {
     std::shared_ptr<Channel> channel;
     Offer answer;
   };
-  virtual Expected<Accepted> accept(Offer theirs) = 0;
-  virtual Expected<std::shared_ptr<Channel>> connect(Offer ours, Offer answer) = 0;
+  virtual Expected<Accepted> accept(const Peer& peer, Offer theirs) = 0;
+  virtual Expected<std::shared_ptr<Channel>> connect(const Peer& peer, Offer ours,
+                                                     Offer answer) = 0;
 
   // Progresses the door until the operation is done or the deadline passes (Code::timed_out, the
   // operation then is still in flight). `interrupted` is asked now and then; true ends the wait

@@ -15,6 +15,8 @@ namespace {
 
 // A spin that sees nothing for so long ends: the peer is busy or far away.
 constexpr Nanoseconds kIdleSpin = 200 * kMicrosecond;
+// Polls of a cheap target before the clock is looked at: some microseconds.
+constexpr unsigned kBriefPolls = 100;
 // So long the progress thread stays away after a driver has left, since most come back.
 constexpr Nanoseconds kLinger = 200 * kMicrosecond;
 // A yield that took so long gave the processor to somebody else: then sleeping is better than
@@ -54,6 +56,7 @@ long futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value,
 
 Status Drive::wait(const Operation& operation, Deadline deadline,
                    const std::function<bool()>& interrupted) {
+  if (operation.done() || spin_briefly(operation)) return {};
   Nanoseconds pause = kFirstQuestion;
   Nanoseconds question = now() + pause;
   bool may_spin = !contended();
@@ -78,6 +81,32 @@ Status Drive::wait(const Operation& operation, Deadline deadline,
     may_spin = sleep(operation, until) && !contended();
   }
   return {};
+}
+
+// Without a look at the clock, which costs more than an answer that is there already.
+bool Drive::spin_briefly(const Operation& operation) {
+  if (polls_ == 1 || contended_until_.load(std::memory_order_relaxed) != 0) return false;
+  const SpinToken token;
+  if (!token) return false;
+  drivers_.fetch_add(1, std::memory_order_relaxed);
+  for (unsigned i = 0; i < kBriefPolls && !operation.done(); ++i)
+    if (target_.try_progress() == 0) relax();
+  if (operation.done()) {
+    leave(true);
+    return true;
+  }
+  // The wait goes on.
+  drivers_.fetch_sub(1, std::memory_order_release);
+  return false;
+}
+
+void Drive::leave(bool done) {
+  const bool lingers = done && sleepers_.load() == 0;
+  if (lingers) left_.fetch_add(1, std::memory_order_relaxed);
+  drivers_.fetch_sub(1, std::memory_order_release);
+  if (!lingers) target_.left();
+  // One of the sleepers may want to drive now.
+  notify();
 }
 
 unsigned Drive::poll(const Operation& operation) {
@@ -107,12 +136,7 @@ void Drive::spin(const Operation& operation, Nanoseconds until) {
     }
     if (time >= give_up || time >= until) break;
   }
-  const bool linger = operation.done() && sleepers_.load() == 0;
-  left_at_.store(linger ? now() : 0, std::memory_order_relaxed);
-  drivers_.fetch_sub(1, std::memory_order_release);
-  if (!linger) target_.left();
-  // One of the sleepers may want to drive now.
-  notify();
+  leave(operation.done());
 }
 
 bool Drive::sleep(const Operation& operation, Nanoseconds until) {
@@ -129,15 +153,26 @@ bool Drive::sleep(const Operation& operation, Nanoseconds until) {
   return woken;
 }
 
-bool Drive::contended() const {
-  const Nanoseconds until = contended_until_.load(std::memory_order_relaxed);
-  return until != 0 && now() < until;
+bool Drive::contended() {
+  Nanoseconds until = contended_until_.load(std::memory_order_relaxed);
+  if (until == 0) return false;
+  if (now() < until) return true;
+  contended_until_.compare_exchange_strong(until, 0, std::memory_order_relaxed);
+  return false;
 }
 
 bool Drive::active() const {
   if (drivers_.load(std::memory_order_acquire) > 0) return true;
-  const Nanoseconds left_at = left_at_.load(std::memory_order_relaxed);
-  return left_at != 0 && now() - left_at < kLinger;
+  const std::uint32_t left = left_.load(std::memory_order_relaxed);
+  if (left == seen_left_ && seen_at_ == 0) return false;
+  const Nanoseconds time = now();
+  if (left != seen_left_) {
+    seen_left_ = left;
+    seen_at_ = time;
+  }
+  if (time - seen_at_ < kLinger) return true;
+  seen_at_ = 0;
+  return false;
 }
 
 void Drive::notify() {

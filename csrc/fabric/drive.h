@@ -32,24 +32,30 @@ class Drive {
   Status wait(const Operation& operation, Deadline deadline,
               const std::function<bool()>& interrupted);
 
-  // A caller spins now or did so until a moment ago and will likely be back.
+  // A caller spins now or did so until a moment ago and will likely be back. One thread asks.
   bool active() const;
 
   // Wakes those who sleep in wait(); after every publication.
   void notify();
 
  private:
+  bool spin_briefly(const Operation& operation);
   void spin(const Operation& operation, Nanoseconds until);
+  void leave(bool done);
   // True if it was woken, false if the time was up.
   bool sleep(const Operation& operation, Nanoseconds until);
-  bool contended() const;
+  bool contended();
 
   unsigned poll(const Operation& operation);
 
   Drivable& target_;
   const unsigned polls_;
   std::atomic<int> drivers_{0};
-  std::atomic<Nanoseconds> left_at_{0};
+  // How many drivers left with what they wanted: likely to come back.
+  std::atomic<std::uint32_t> left_{0};
+  // When that was last seen to change.
+  mutable std::uint32_t seen_left_ = 0;
+  mutable Nanoseconds seen_at_ = 0;
   std::atomic<Nanoseconds> contended_until_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<std::uint32_t> published_{0};  // a futex

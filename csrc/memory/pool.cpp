@@ -8,6 +8,15 @@
 #include "base/log.h"
 
 namespace pshpc::memory {
+namespace {
+
+void warn_full() {
+  log_warn_once(
+      "the receive pool is full: larger transfers go to memory that is faulted in anew, "
+      "which is several times slower; drop results earlier or raise the pool's capacity");
+}
+
+}  // namespace
 
 Pool::Buffer::~Buffer() {
   if (!pool_) return;
@@ -33,19 +42,61 @@ Pool::Pool(ArenaOptions options, Arena::SegmentHook hook)
     : limits_(options.limits ? options.limits : [] { return read_memory_limits(); }),
       arena_(std::move(options), std::move(hook)) {}
 
+Pool::Buffer Pool::wrap_block(const Block& block, std::uint64_t size) {
+  Buffer buffer;
+  buffer.pool_ = shared_from_this();
+  buffer.block_ = block;
+  buffer.size_ = size;
+  taken_.fetch_add(1, std::memory_order_relaxed);
+  return buffer;
+}
+
+Pool::Buffer Pool::wrap_overflow(Mapping mapping, std::uint64_t size) {
+  Buffer buffer = wrap_block({kNoSegment, 0, mapping.size(), mapping.data()}, size);
+  buffer.overflow_ = std::move(mapping);
+  overflowed_.fetch_add(1, std::memory_order_relaxed);
+  overflow_bytes_.fetch_add(buffer.overflow_.size(), std::memory_order_relaxed);
+  return buffer;
+}
+
 Expected<Pool::Buffer> Pool::take(std::uint64_t size) {
   auto block = arena_.allocate(size);
   if (!block) {
     return block.status().code() == Code::full ? take_overflow(size, block.status())
                                                : Expected<Buffer>(block.status());
   }
-  Buffer buffer;
-  buffer.pool_ = shared_from_this();
-  buffer.block_ = block.value();
-  buffer.size_ = size;
+  Buffer buffer = wrap_block(block.value(), size);
   if (Status status = arena_.touch(buffer.block_); !status) return status;
-  taken_.fetch_add(1, std::memory_order_relaxed);
   return buffer;
+}
+
+Expected<Pool::Buffer> Pool::take_at_once(std::uint64_t size) {
+  if (const auto block = arena_.try_allocate(size)) return wrap_block(*block, size);
+  const MemoryLimits limits = limits_();
+  if (size > limits.spendable())
+    return Status(Code::full, "no room for " + std::to_string(size) + " bytes: only " +
+                                  std::to_string(limits.spendable()) + " are left to " +
+                                  limits.nearest_bound());
+  auto mapping = Mapping::anonymous(align_up(std::max<std::uint64_t>(size, 1), page_size()));
+  if (!mapping) return Status(Code::full, mapping.status().message());
+  ::madvise(mapping->data(), mapping->size(), MADV_HUGEPAGE);
+  grow_later(size);
+  return wrap_overflow(std::move(mapping).value(), size);
+}
+
+void Pool::grow_later(std::uint64_t size) {
+  if (growing_.exchange(true)) return;
+  const bool added = errands_.add([this, size] {
+    auto block = arena_.allocate(size);
+    if (block) {
+      static_cast<void>(arena_.touch(block.value()));
+      arena_.release(block.value());
+    } else {
+      warn_full();
+    }
+    growing_ = false;
+  });
+  if (!added) growing_ = false;
 }
 
 Expected<Pool::Buffer> Pool::take_overflow(std::uint64_t size, const Status& why) {
@@ -57,18 +108,8 @@ Expected<Pool::Buffer> Pool::take_overflow(std::uint64_t size, const Status& why
     return populate({mapping->data() + offset, length});
   });
   if (!faulted) return why;
-  log_warn_once(
-      "the receive pool is full: larger transfers go to memory that is faulted in anew, "
-      "which is several times slower; drop results earlier or raise the pool's capacity");
-  Buffer buffer;
-  buffer.pool_ = shared_from_this();
-  buffer.block_ = {kNoSegment, 0, mapping->size(), mapping->data()};
-  buffer.size_ = size;
-  buffer.overflow_ = std::move(mapping).value();
-  taken_.fetch_add(1, std::memory_order_relaxed);
-  overflowed_.fetch_add(1, std::memory_order_relaxed);
-  overflow_bytes_.fetch_add(buffer.overflow_.size(), std::memory_order_relaxed);
-  return buffer;
+  warn_full();
+  return wrap_overflow(std::move(mapping).value(), size);
 }
 
 PoolStats Pool::stats() const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/errands.h"
 #include "base/mapping.h"
 #include "base/span.h"
 #include "base/status.h"
@@ -54,18 +55,26 @@ class Pool : public std::enable_shared_from_this<Pool> {
   // Past the capacity: anonymous memory with huge-page advice, freed on return (counted in stats).
   // Code::full when not even that can be had within the limits of the machine.
   Expected<Buffer> take(std::uint64_t size);
+  // The same for threads that others wait for: what is not there at once is anonymous memory that
+  // is faulted in as it is written, while the pool grows for the next time.
+  Expected<Buffer> take_at_once(std::uint64_t size);
   Arena& arena() { return arena_; }
   PoolStats stats() const;
 
  private:
   Pool(ArenaOptions options, Arena::SegmentHook hook);
   Expected<Buffer> take_overflow(std::uint64_t size, const Status& why);
+  Buffer wrap_block(const Block& block, std::uint64_t size);
+  Buffer wrap_overflow(Mapping mapping, std::uint64_t size);
+  void grow_later(std::uint64_t size);
 
   const std::function<MemoryLimits()> limits_;
   Arena arena_;
   std::atomic<std::uint64_t> taken_{0};
   std::atomic<std::uint64_t> overflowed_{0};
   std::atomic<std::uint64_t> overflow_bytes_{0};
+  std::atomic<bool> growing_{false};
+  Errands errands_;  // ends first
 };
 
 }  // namespace pshpc::memory

@@ -1,5 +1,6 @@
 #include "rpc/host.h"
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -52,6 +53,7 @@ class SocketRequest final : public Request {
 struct Host::Guest {
   Tag nonce = random_tag();
   Caller caller;
+  fabric::Peer peer;
   bool welcome = false;
   std::vector<std::shared_ptr<fabric::Channel>> channels;
 };
@@ -67,6 +69,7 @@ void Host::set_config(std::string config) {
 void Host::opened(const std::shared_ptr<fabric::ServerConnection>& connection) {
   auto guest = std::make_shared<Guest>();
   guest->caller.local = connection->local();
+  if (connection->local()) guest->peer = {true, std::max<pid_t>(connection->credentials().pid, 0)};
   {
     std::lock_guard<std::mutex> lock(mutex_);
     guest->caller.connection = next_connection_++;
@@ -184,7 +187,7 @@ std::vector<DoorOffer> Host::accept_offers(Guest& guest, const std::vector<DoorO
     for (int i = 0; i < offer.attached; ++i) theirs.fds.emplace_back(std::move(*next++));
     const auto door = exposure_.door(offer.door);
     if (!door) continue;
-    auto accepted = door->accept(std::move(theirs));
+    auto accepted = door->accept(guest.peer, std::move(theirs));
     if (!accepted) {
       log_debug("a peer's offer of the " + offer.door +
                 " door was declined: " + accepted.status().message());

@@ -106,9 +106,10 @@ Status Link::say_hello(fabric::ClientConnection& connection, const Options& opti
     fds = std::move(attached).value();
     hello.attached = static_cast<std::uint8_t>(fds.size());
   }
+  const fabric::Peer peer{on_node_, std::max<pid_t>(pid_, 0)};
   std::map<std::string, fabric::Offer> offers;
   for (const auto& door : context_.exposure->doors()) {
-    auto offer = door->offer(on_node_);
+    auto offer = door->offer(peer);
     if (!offer) {
       log_debug("the " + door->name() + " door is not offered: " + offer.status().message());
       continue;
@@ -139,7 +140,7 @@ Status Link::say_hello(fabric::ClientConnection& connection, const Options& opti
     fabric::Offer told;
     told.address = theirs.address;
     told.token = theirs.token;
-    auto channel = door->connect(std::move(ours->second), std::move(told));
+    auto channel = door->connect(peer, std::move(ours->second), std::move(told));
     offers.erase(ours);
     if (channel)
       channels_[theirs.door] = std::move(channel).value();

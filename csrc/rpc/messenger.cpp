@@ -428,7 +428,7 @@ bool Messenger::expire(Nanoseconds time) {
 // Arrivals.
 
 Span Messenger::pooled(std::size_t size) {
-  auto taken = pool_->take(size);
+  auto taken = pool_->take_at_once(size);
   if (!taken) {
     log_warn_once("a message was refused: " + taken.status().message());
     return {};

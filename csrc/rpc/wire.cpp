@@ -9,6 +9,8 @@
 namespace pshpc::rpc {
 namespace {
 
+constexpr Nanoseconds kClockMatters = kSecond;
+
 Bytes join(const void* head, std::size_t size, ConstSpan body, ConstSpan payload) {
   Bytes bytes(size + body.size + payload.size);
   std::memcpy(bytes.data(), head, size);
@@ -27,7 +29,9 @@ MethodId method_id(const std::string& name) {
 }
 
 std::uint32_t to_budget(Deadline deadline) {
-  const Nanoseconds left = deadline.remaining();
+  // A clock that is behind errs on the right side, and matters little where much time is left.
+  Nanoseconds left = deadline.at() - coarse_now();
+  if (left < kClockMatters) left = deadline.remaining();
   const Nanoseconds budget = left / kMicrosecond + 1;
   return budget > std::numeric_limits<std::uint32_t>::max() ? 0
                                                             : static_cast<std::uint32_t>(budget);

@@ -134,7 +134,7 @@ Span FakeDoor::span_of(std::uint32_t region) {
   return found == regions_.end() ? Span() : found->second;
 }
 
-Expected<fabric::Offer> FakeDoor::offer(bool) {
+Expected<fabric::Offer> FakeDoor::offer(const fabric::Peer&) {
   fabric::Offer ours;
   ours.address = WireWriter().put(id_).take();
   std::lock_guard<std::mutex> lock(mutex_);
@@ -142,18 +142,19 @@ Expected<fabric::Offer> FakeDoor::offer(bool) {
   return ours;
 }
 
-Expected<fabric::Door::Accepted> FakeDoor::accept(fabric::Offer theirs) {
+Expected<fabric::Door::Accepted> FakeDoor::accept(const fabric::Peer& peer, fabric::Offer theirs) {
   Accepted accepted;
-  accepted.answer = offer(false).value();
+  accepted.answer = offer(peer).value();
   fabric::Offer same_token;
   same_token.token = accepted.answer.token;
-  auto channel = connect(std::move(same_token), std::move(theirs));
+  auto channel = connect(peer, std::move(same_token), std::move(theirs));
   if (!channel) return channel.status();
   accepted.channel = std::move(channel).value();
   return accepted;
 }
 
-Expected<std::shared_ptr<fabric::Channel>> FakeDoor::connect(fabric::Offer ours,
+Expected<std::shared_ptr<fabric::Channel>> FakeDoor::connect(const fabric::Peer&,
+                                                             fabric::Offer ours,
                                                              fabric::Offer answer) {
   WireReader in(answer.address);
   const auto id = in.get<std::uint64_t>();

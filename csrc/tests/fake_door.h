@@ -43,9 +43,9 @@ class FakeDoor : public fabric::Door, public std::enable_shared_from_this<FakeDo
   void stop() override;
   Expected<Bytes> expose(const memory::Region& region) override;
   void withdraw(std::uint32_t region_id) override;
-  Expected<fabric::Offer> offer(bool on_node) override;
-  Expected<Accepted> accept(fabric::Offer theirs) override;
-  Expected<std::shared_ptr<fabric::Channel>> connect(fabric::Offer ours,
+  Expected<fabric::Offer> offer(const fabric::Peer& peer) override;
+  Expected<Accepted> accept(const fabric::Peer& peer, fabric::Offer theirs) override;
+  Expected<std::shared_ptr<fabric::Channel>> connect(const fabric::Peer& peer, fabric::Offer ours,
                                                      fabric::Offer answer) override;
   Status wait(const fabric::Operation& operation, Deadline deadline,
               const std::function<bool()>& interrupted) override;

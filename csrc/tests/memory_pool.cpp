@@ -6,9 +6,11 @@
 
 #include "memory/pool.h"
 #include "tests/check.h"
+#include "tests/eventually.h"
 
 using namespace pshpc;
 using namespace pshpc::memory;
+using pshpc::test::eventually;
 
 namespace {
 
@@ -37,6 +39,49 @@ TEST(pool_hands_out_the_same_warm_block_again) {
   }
   CHECK_EQ(pool->arena().stats().used, 0u);
   CHECK_EQ(pool->stats().taken, 5u);
+}
+
+TEST(pool_does_not_grow_under_those_who_cannot_wait) {
+  auto pool = Pool::create(options(64 * kMiB));
+  {
+    auto first = pool->take_at_once(20 * kMiB);
+    REQUIRE(first.ok());
+    CHECK_EQ(first->block().segment, Pool::kNoSegment);
+    std::memset(first->span().data, 1, first->span().size);
+    CHECK_EQ(pool->stats().overflow_bytes, 20 * kMiB);
+  }
+  CHECK_EQ(pool->stats().overflow_bytes, 0u);
+  // It has grown by then.
+  CHECK(eventually([&] { return pool->arena().stats().warm >= 20 * kMiB; }));
+  CHECK(eventually([&] { return pool->arena().stats().used == 0; }));
+  auto second = pool->take_at_once(20 * kMiB);
+  REQUIRE(second.ok());
+  CHECK(second->block().segment != Pool::kNoSegment);
+  // Past the capacity it stays as it was at first.
+  for (int i = 0; i < 3; ++i) {
+    auto large = pool->take_at_once(100 * kMiB);
+    REQUIRE(large.ok());
+    CHECK_EQ(large->block().segment, Pool::kNoSegment);
+  }
+}
+
+TEST(pool_ends_while_it_grows) {
+  for (int i = 0; i < 20; ++i) {
+    auto pool = Pool::create(options(64 * kMiB));
+    auto taken = pool->take_at_once(1 * kMiB);
+    CHECK(taken.ok());
+  }
+}
+
+TEST(pool_refuses_at_once_what_the_machine_has_not) {
+  auto chosen = options(64 * kMiB);
+  chosen.limits = [] {
+    MemoryLimits limits = read_memory_limits();
+    limits.machine_available = 1 * kMiB;
+    return limits;
+  };
+  auto pool = Pool::create(chosen);
+  CHECK_EQ(pool->take_at_once(32 * kMiB).status().code(), Code::full);
 }
 
 TEST(pool_buffer_moves_and_returns_once) {

@@ -92,16 +92,17 @@ struct Side {
 };
 
 struct Connected {
-  Connected() {
-    auto offer = left.door->offer(true);
+  explicit Connected(bool fetching = true) {
+    const Peer here{true, fetching ? ::getpid() : 0};
+    auto offer = left.door->offer(here);
     REQUIRE(offer.ok());
     Offer told;
     for (const GuardedFd& fd : offer->fds) told.fds.emplace_back(Fd(::dup(fd.get())));
     offer->fds.clear();
-    auto accepted = right.door->accept(std::move(told));
+    auto accepted = right.door->accept(here, std::move(told));
     REQUIRE(accepted.ok());
     right.channel = accepted->channel;
-    auto channel = left.door->connect(std::move(offer).value(), std::move(accepted->answer));
+    auto channel = left.door->connect(here, std::move(offer).value(), std::move(accepted->answer));
     REQUIRE(channel.ok());
     left.channel = std::move(channel).value();
   }
@@ -154,8 +155,10 @@ TEST(ring_carries_messages_of_all_sizes_in_order) {
   }
 }
 
-TEST(ring_sends_what_lies_in_pieces_as_one) {
-  Connected pair;
+namespace {
+
+void check_parts(bool fetching) {
+  Connected pair(fetching);
   const Bytes first = patterned(70'000, 1), second = patterned(1, 2), third = patterned(200'000, 3);
   Payload payload{ConstSpan(first)};
   payload.append(ConstSpan(second));
@@ -167,6 +170,75 @@ TEST(ring_sends_what_lies_in_pieces_as_one) {
   Bytes whole(payload.size());
   payload.copy_to(whole.data());
   CHECK(pair.right.notebook.notes()[0].payload == whole);
+  // More parts than are told to the other side.
+  Payload many;
+  for (std::size_t i = 0; i < 100; ++i) many.append(ConstSpan(third).slice(i, 1000 + i));
+  Bytes all(many.size());
+  many.copy_to(all.data());
+  pair.left.channel->send({numbered(2), many}, nullptr);
+  CHECK(eventually([&] { return pair.right.notebook.count == 2; }));
+  CHECK(pair.right.notebook.notes()[1].payload == all);
+}
+
+}  // namespace
+
+TEST(ring_sends_what_lies_apart_as_one) {
+  check_parts(true);
+  check_parts(false);
+}
+
+TEST(ring_payloads_come_whole_while_both_sides_move_them) {
+  for (const bool fetching : {true, false}) {
+    Connected pair(fetching);
+    Random random(5);
+    std::vector<Bytes> payloads;
+    for (int i = 0; i < 40; ++i)
+      payloads.push_back(patterned(20'000 + random.below(3'000'000), static_cast<std::uint8_t>(i)));
+    std::vector<std::unique_ptr<Operation>> sent;
+    for (std::uint32_t i = 0; i < payloads.size(); ++i) {
+      sent.push_back(std::make_unique<Operation>());
+      pair.left.channel->send({numbered(i), ConstSpan(payloads[i])}, sent.back().get());
+      pair.right.channel->send({numbered(i), ConstSpan(payloads[i])}, nullptr);
+    }
+    CHECK(eventually([&] { return pair.right.notebook.count == 40; }));
+    CHECK(eventually([&] { return pair.left.notebook.count == 40; }));
+    for (const auto& operation : sent)
+      CHECK(eventually([&] { return operation->done() && operation->status().ok(); }));
+    for (const auto& note : pair.right.notebook.notes())
+      CHECK(note.payload == payloads[number_of(note.header)]);
+  }
+}
+
+TEST(ring_reader_helps_itself_where_the_writer_does_not_run) {
+  Connected pair;
+  pair.left.progress.stop();
+  const Bytes large = patterned(9'000'001);
+  Operation sent;
+  pair.left.channel->send({numbered(1), ConstSpan(large)}, &sent);
+  CHECK(eventually([&] { return pair.right.notebook.count == 1; }));
+  CHECK(pair.right.notebook.notes()[0].payload == large);
+  CHECK(!sent.done());  // it is for the writer to find out that its memory is free again
+  CHECK(pair.left.door->wait(sent, in_time(), {}).ok());
+  CHECK(sent.status().ok());
+}
+
+TEST(ring_goes_on_where_the_kernel_does_not_let_it_fetch) {
+  Connected pair;
+  // What is at the other end of the first process number is not ours to read.
+  Side reader;
+  auto offer = pair.left.door->offer({true, 1});
+  REQUIRE(offer.ok());
+  Offer told;
+  for (const GuardedFd& fd : offer->fds) told.fds.emplace_back(Fd(::dup(fd.get())));
+  offer->fds.clear();
+  auto accepted = reader.door->accept({true, (1 << 22) - 1}, std::move(told));
+  REQUIRE(accepted.ok());
+  auto channel = pair.left.door->connect({true, 0}, std::move(offer).value(), {});
+  REQUIRE(channel.ok());
+  const Bytes large = patterned(5 << 20);
+  channel.value()->send({numbered(1), ConstSpan(large)}, nullptr);
+  CHECK(eventually([&] { return reader.notebook.count == 1; }));
+  CHECK(reader.notebook.notes()[0].payload == large);
 }
 
 TEST(ring_lets_short_messages_pass_a_long_payload) {
@@ -268,27 +340,27 @@ TEST(ring_survives_the_end_of_the_receiver_in_the_middle) {
 
 TEST(ring_refuses_what_is_no_ring) {
   Side side;
-  CHECK_EQ(side.door->offer(false).status().code(), Code::unavailable);
-  CHECK_EQ(side.door->accept({}).status().code(), Code::protocol);
-  auto offer = side.door->offer(true);
+  CHECK_EQ(side.door->offer({}).status().code(), Code::unavailable);
+  CHECK_EQ(side.door->accept({}, {}).status().code(), Code::protocol);
+  auto offer = side.door->offer({true, 0});
   REQUIRE(offer.ok());
   Offer swapped;
   swapped.fds.push_back(std::move(offer->fds[1]));
   swapped.fds.push_back(std::move(offer->fds[0]));
-  CHECK_EQ(side.door->accept(std::move(swapped)).status().code(), Code::protocol);
+  CHECK_EQ(side.door->accept({true, 0}, std::move(swapped)).status().code(), Code::protocol);
 }
 
 TEST(ring_ends_a_connection_that_brings_garbage) {
   Random random(11);
   for (int round = 0; round < 60; ++round) {
     Side side;
-    auto offer = side.door->offer(true);
+    auto offer = side.door->offer({true, 0});
     REQUIRE(offer.ok());
     // The other side's view of the memory, to write into as a peer gone mad would.
     auto theirs = ring::Shared::open(offer->fds[0].get());
     REQUIRE(theirs.ok());
     const int bell = ::dup(offer->fds[1].get());
-    auto channel = side.door->connect(std::move(offer).value(), {});
+    auto channel = side.door->connect({true, 0}, std::move(offer).value(), {});
     REQUIRE(channel.ok());
     const Bytes garbage = random.bytes(256);
     std::memcpy(theirs->outgoing_bytes(), garbage.data(), garbage.size());

@@ -125,7 +125,11 @@ class Engine:
         self._calls = CallCounters()
         self._last_stats: dict[str, Any] | None = None
         self._instance = open_instance(self._config, find_secret(self._config, secret))
-        self._ucx = LazyUcx(self._instance, self._config)
+        try:
+            self._ucx = LazyUcx(self._instance, self._config)
+        except BaseException:
+            self._instance.close()
+            raise
         self._completer = Completer(f"rpc-completions-{self.name}")
         self._async_handlers = AsyncHandlers(f"rpc-async-{self.name}")
         self._pools = Pools(self._instance, self._config.handlers, self._config.extra_handlers)

@@ -81,18 +81,21 @@ class LazyUcx:
         if self._tried:
             return
         with self._lock:
-            if self._tried:
-                return
-            listen = self._config.listen
-            host = "" if listen is None else address_of(split_listen(listen)[0])
-            try:
-                self._instance.open_door(_ucx_door(self._config, host))
-            except DoorUnavailableError as error:
-                warnings.warn(
-                    f"the engine {self._config.name!r} has no fast way to other nodes: {error}",
-                    stacklevel=4,
-                )
-            self._tried = True
+            self._try()
+
+    def _try(self) -> None:
+        if self._tried:
+            return
+        listen = self._config.listen
+        host = "" if listen is None else address_of(split_listen(listen)[0])
+        try:
+            self._instance.open_door(_ucx_door(self._config, host))
+        except DoorUnavailableError as error:
+            warnings.warn(
+                f"the engine {self._config.name!r} has no fast way to other nodes: {error}",
+                stacklevel=5,
+            )
+        self._tried = True
 
 
 def leads_off_node(address: str) -> bool:

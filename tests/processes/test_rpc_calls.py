@@ -26,7 +26,6 @@ from proxystore_hpc.exceptions import (
 )
 from proxystore_hpc.rpc import Request
 
-
 TRANSPORTS = {"shm": {"address": "shm"}, "ucx": {"address": "ucx", "rings": False}}
 
 

@@ -118,7 +118,7 @@ def test_it_knows_its_provider_and_the_deadline(call):
     assert call("about").startswith(b"0 ")
     provider, remaining = call("about", provider_id=7, timeout=20.0).split()
     assert provider == b"7"
-    assert 0 < float(remaining) <= 20
+    assert 0 < float(remaining) < 20.1  # it travels by a coarse clock
     assert call("about", timeout=float("inf")).endswith(b" inf")
 
 

@@ -153,8 +153,8 @@ Expected<Bytes> RingDoor::expose(const memory::Region&) {
 
 // Channels.
 
-Expected<Offer> RingDoor::offer(bool on_node) {
-  if (!on_node) return Status(Code::unavailable, "the peer is on another node");
+Expected<Offer> RingDoor::offer(const Peer& peer) {
+  if (!peer.on_node) return Status(Code::unavailable, "the peer is on another node");
   auto prepared = std::make_shared<Prepared>();
   Offer ours;
   GuardedFd memory;
@@ -171,24 +171,24 @@ Expected<Offer> RingDoor::offer(bool on_node) {
   return ours;
 }
 
-Expected<Door::Accepted> RingDoor::accept(Offer theirs) {
+Expected<Door::Accepted> RingDoor::accept(const Peer& peer, Offer theirs) {
   if (theirs.fds.size() != 2 || !is_unix_stream(theirs.fds[1].get()))
     return Status(Code::protocol, "a ring is offered without its memory and bell");
   auto shared = Shared::open(theirs.fds[0].get());
   if (!shared) return shared.status();
-  auto channel = add(std::move(shared).value(), std::move(theirs.fds[1]));
+  auto channel = add(std::move(shared).value(), std::move(theirs.fds[1]), peer.pid);
   if (!channel) return channel.status();
   return Accepted{std::move(channel).value(), {}};
 }
 
-Expected<std::shared_ptr<Channel>> RingDoor::connect(Offer ours, Offer) {
+Expected<std::shared_ptr<Channel>> RingDoor::connect(const Peer& peer, Offer ours, Offer) {
   const auto prepared = std::static_pointer_cast<Prepared>(ours.prepared);
-  return add(std::move(prepared->shared), std::move(prepared->bell));
+  return add(std::move(prepared->shared), std::move(prepared->bell), peer.pid);
 }
 
-Expected<std::shared_ptr<Channel>> RingDoor::add(Shared shared, GuardedFd bell) {
-  auto lane =
-      std::make_shared<Lane>(std::move(shared), std::move(bell), static_cast<Lane::Poller&>(*this));
+Expected<std::shared_ptr<Channel>> RingDoor::add(Shared shared, GuardedFd bell, pid_t peer) {
+  auto lane = std::make_shared<Lane>(std::move(shared), std::move(bell), peer,
+                                     static_cast<Lane::Poller&>(*this));
   auto channel = std::make_shared<RingChannel>(lane, birth_);
   lane->attach(channel);
   {

@@ -31,9 +31,9 @@ class RingDoor final : public Door, private Source, private Drivable, private La
   Expected<Bytes> expose(const memory::Region& region) override;
   void withdraw(std::uint32_t) override {}
 
-  Expected<Offer> offer(bool on_node) override;
-  Expected<Accepted> accept(Offer theirs) override;
-  Expected<std::shared_ptr<Channel>> connect(Offer ours, Offer answer) override;
+  Expected<Offer> offer(const Peer& peer) override;
+  Expected<Accepted> accept(const Peer& peer, Offer theirs) override;
+  Expected<std::shared_ptr<Channel>> connect(const Peer& peer, Offer ours, Offer answer) override;
 
   Status wait(const Operation& operation, Deadline deadline,
               const std::function<bool()>& interrupted) override {
@@ -47,7 +47,7 @@ class RingDoor final : public Door, private Source, private Drivable, private La
 
   RingDoor();
   Status open();
-  Expected<std::shared_ptr<Channel>> add(Shared shared, GuardedFd bell);
+  Expected<std::shared_ptr<Channel>> add(Shared shared, GuardedFd bell, pid_t peer);
   unsigned poll_lanes(const Turn& turn);
   void look_at_bells();
   void adopt();

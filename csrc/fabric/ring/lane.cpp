@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/fence.h"
+#include "fabric/shm/process_read.h"
 
 namespace pshpc::fabric::ring {
 namespace {
@@ -15,7 +16,16 @@ namespace {
 constexpr std::size_t kAlignment = sizeof(RecordHead);
 // A payload of up to this size travels with its header.
 constexpr std::size_t kInline = 16 * 1024;
-constexpr std::size_t kPiece = 16 * 1024;
+constexpr std::size_t kPiece = 32 * 1024;
+// The parts of a payload are told to the other side up to this number.
+constexpr std::size_t kMaxPlaces = 64;
+// Of a payload in pieces, as a claim can count them.
+constexpr std::uint64_t kLongest = std::uint64_t{Claim::kMost} * kPiece;
+// A writer that has sent no piece for so long is not running: the reader helps itself. Two
+// processors that copy at the same time beat one that looks into another process.
+constexpr Nanoseconds kStalled = 50 * kMicrosecond;
+// Pieces that a reader fetches at once.
+constexpr std::uint32_t kFetchedAtOnce = 16;
 // Pieces of payloads leave so much room to the messages that pass them.
 constexpr std::size_t kReserve = 8 * 1024;
 // Records of one lane in a row, so that one flood does not starve the others.
@@ -24,19 +34,24 @@ constexpr int kBatch = 64;
 constexpr std::size_t record_size(std::size_t bytes) {
   return sizeof(RecordHead) + align_up(bytes, kAlignment);
 }
+std::size_t parts_of(const Payload& payload) { return payload.more.size() + 1; }
+constexpr std::size_t pieces_of(std::size_t size) { return (size + kPiece - 1) / kPiece; }
 static_assert(record_size(kMaxHeader + kInline) <= kCapacity);
+static_assert(kMaxPlaces * sizeof(Place) <= kInline);
 static_assert(record_size(kPiece) + kReserve <= kCapacity);
 
 Status garbled() { return {Code::protocol, "the peer wrote garbage into its ring"}; }
 
 }  // namespace
 
-Lane::Lane(Shared shared, GuardedFd bell, Poller& poller)
+Lane::Lane(Shared shared, GuardedFd bell, pid_t peer, Poller& poller)
     : shared_(std::move(shared)),
       bell_(std::move(bell)),
+      peer_(peer),
       poller_(poller),
       writer_(shared_),
-      reader_(shared_) {}
+      reader_(shared_),
+      can_fetch_(peer > 0) {}
 
 Lane::~Lane() = default;
 
@@ -51,30 +66,74 @@ void Lane::write_record(const RecordHead& head, ConstSpan header) {
 // True if the message is in the ring, or at least its beginning: the payload then flows.
 bool Lane::try_begin(ConstSpan header, Payload& payload, Operation* operation) {
   const std::size_t size = payload.size();
+  const bool whole = size <= kInline;
+  std::size_t bytes = header.size + size;
+  const std::size_t parts = parts_of(payload);
+  const bool told = parts <= kMaxPlaces;
+  if (!whole) bytes = header.size + (told ? parts * sizeof(Place) : 0);
+  if (writer_.room(record_size(bytes)) < record_size(bytes)) return false;
   RecordHead head;
+  head.kind = whole ? RecordKind::message : RecordKind::begin;
+  head.size = static_cast<std::uint32_t>(bytes);
   head.header_size = static_cast<std::uint16_t>(header.size);
   head.payload_size = size;
-  const bool whole = size <= kInline;
-  head.kind = whole ? RecordKind::message : RecordKind::begin;
-  const std::size_t bytes = header.size + (whole ? size : 0);
-  head.size = static_cast<std::uint32_t>(bytes);
-  if (writer_.room(record_size(bytes)) < record_size(bytes)) return false;
   write_record(head, header);
-  if (whole) payload.copy_to(writer_.at() + sizeof head + header.size);
-  writer_.publish(record_size(bytes));
-  if (whole) return true;
+  std::uint8_t* behind = writer_.at() + sizeof head + header.size;
+  if (whole) {
+    payload.copy_to(behind);
+    writer_.publish(record_size(bytes));
+    return true;
+  }
+  for (std::size_t i = 0; told && i < parts; ++i) {
+    const ConstSpan part = i == 0 ? payload.first : payload.more[i - 1];
+    const Place place{reinterpret_cast<std::uintptr_t>(part.data), part.size};
+    std::memcpy(behind + i * sizeof place, &place, sizeof place);
+  }
   Outgoing& flowing = flowing_.emplace_back();
   flowing.payload = std::move(payload);
   flowing.operation = operation;
-  flowing.left = size;
+  flowing.size = size;
+  flowing.number = ++begun_;
+  if (flowing_.size() == 1) announce_locked();
+  writer_.publish(record_size(bytes));
   return true;
 }
 
-bool Lane::try_piece() {
+// The first payload's pieces may be claimed from now on.
+void Lane::announce_locked() {
+  if (flowing_.empty()) return;
+  const Outgoing& first = flowing_.front();
+  const Claim claim{static_cast<std::uint16_t>(first.number), 0,
+                    static_cast<std::uint32_t>(pieces_of(first.size))};
+  shared_.outgoing().claim.store(claim.pack(), std::memory_order_release);
+}
+
+Lane::Step Lane::try_step() {
   Outgoing& flowing = flowing_.front();
-  const std::size_t size = std::min(flowing.left, kPiece);
-  const std::size_t wanted = record_size(size) + kReserve;
-  if (writer_.room(wanted) < wanted) return false;
+  const std::size_t pieces = pieces_of(flowing.size);
+  auto& word = shared_.outgoing().claim;
+  std::uint64_t seen = word.load(std::memory_order_acquire);
+  for (;;) {
+    Claim claim = Claim::unpack(seen);
+    // Only the end is the other side's to move. What it makes of it can harm this payload alone.
+    const std::size_t front = pieces_of(flowing.sent);
+    if (front == pieces) return Step::complete;
+    if (front >= claim.back) {
+      const bool finished =
+          shared_.outgoing().finished.load(std::memory_order_acquire) >= flowing.number;
+      return finished ? Step::complete : Step::none;
+    }
+    const std::size_t size = std::min(flowing.size - flowing.sent, kPiece);
+    const std::size_t wanted = record_size(size) + kReserve;
+    if (writer_.room(wanted) < wanted) return Step::none;
+    claim.front = static_cast<std::uint32_t>(front + 1);
+    if (!word.compare_exchange_weak(seen, claim.pack(), std::memory_order_acq_rel)) continue;
+    write_piece(flowing, size);
+    return Step::piece;
+  }
+}
+
+void Lane::write_piece(Outgoing& flowing, std::size_t size) {
   RecordHead head;
   head.kind = RecordKind::piece;
   head.size = static_cast<std::uint32_t>(size);
@@ -82,18 +141,17 @@ bool Lane::try_piece() {
   std::uint8_t* into = writer_.at() + sizeof head;
   for (std::size_t copied = 0; copied < size;) {
     const ConstSpan from =
-        flowing.piece == 0 ? flowing.payload.first : flowing.payload.more[flowing.piece - 1];
+        flowing.part == 0 ? flowing.payload.first : flowing.payload.more[flowing.part - 1];
     const std::size_t now = std::min(size - copied, from.size - flowing.at);
     copy_bytes(into + copied, from.slice(flowing.at, now));
     copied += now;
     flowing.at += now;
     if (flowing.at < from.size) continue;
-    ++flowing.piece;
+    ++flowing.part;
     flowing.at = 0;
   }
-  flowing.left -= size;
+  flowing.sent += size;
   writer_.publish(record_size(size));
-  return true;
 }
 
 // Turn by turn, so that neither holds up the other for ever.
@@ -111,13 +169,15 @@ bool Lane::pump_locked(std::vector<Sent>* sent) {
         more = true;
       }
     }
-    if (!flowing_.empty() && try_piece()) {
-      Outgoing& first = flowing_.front();
-      if (first.left == 0) {
+    if (!flowing_.empty()) {
+      const Step step = try_step();
+      more = more || step != Step::none;
+      if (step == Step::complete) {
+        Outgoing& first = flowing_.front();
         sent->push_back({first.operation, std::move(first.payload.keep)});
         flowing_.pop_front();
+        announce_locked();
       }
-      more = true;
     }
     any = any || more;
   }
@@ -146,9 +206,12 @@ void Lane::send(Message message, Operation* operation) {
     std::lock_guard<std::mutex> lock(out_);
     if (!ended_.ok()) {
       bad = ended_;
-    } else if (message.header.size > kMaxHeader) {
-      bad = {Code::invalid, "a message header of " + std::to_string(message.header.size) +
-                                " bytes; at most " + std::to_string(kMaxHeader) + " are allowed"};
+    } else if (message.header.size > kMaxHeader || message.payload.size() > kLongest) {
+      bad = {Code::invalid, "a message with a header of " + std::to_string(message.header.size) +
+                                " bytes and a payload of " +
+                                std::to_string(message.payload.size()) + "; at most " +
+                                std::to_string(kMaxHeader) + " and " + std::to_string(kLongest) +
+                                " are allowed"};
     } else {
       const std::size_t flowing = flowing_.size();
       written = waiting_.empty() && try_begin(message.header, message.payload, operation);
@@ -188,12 +251,14 @@ void Lane::ring_bell_if(std::atomic<std::uint32_t>& flag) {
   [[maybe_unused]] const ssize_t sent = ::send(bell_.get(), &sound, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-void Lane::close(Status why) {
+void Lane::close(const Status& why) {
   std::deque<Outgoing> unsent;
   {
     std::lock_guard<std::mutex> lock(out_);
     if (!alive_.exchange(false)) return;
     ended_ = why;
+    // Before the memory that the other side may be fetching from goes.
+    shared_.outgoing().closed.store(1);
     unsent.swap(waiting_);
     for (Outgoing& one : flowing_) unsent.push_back(std::move(one));
     flowing_.clear();
@@ -216,6 +281,10 @@ unsigned Lane::poll(Receiver* receiver) {
   if (open && reader_.available() > 0) {
     const auto channel = channel_.lock();
     events += take(channel ? receiver : nullptr, channel);
+  }
+  if (open && alive() && !landings_.empty()) {
+    const auto channel = channel_.lock();
+    events += fetch(channel ? receiver : nullptr, channel);
   }
   if (open && (!last || reader_.available() > 0)) return events;
   if (finished_) return events;
@@ -257,11 +326,12 @@ bool Lane::take_record(Receiver* receiver, const std::shared_ptr<Channel>& chann
   const bool whole = head.kind == RecordKind::message;
   if ((!whole && head.kind != RecordKind::begin) || head.header_size > kMaxHeader ||
       head.header_size > head.size ||
-      head.size - head.header_size != (whole ? head.payload_size : 0) ||
-      (!whole && head.payload_size == 0))
+      (whole && head.payload_size != head.size - head.header_size) ||
+      (!whole && (head.payload_size == 0 || head.payload_size > kLongest)))
     return false;
   header_.assign(bytes, bytes + head.header_size);
   Landing landing;
+  if (!whole && !read_places(head, bytes, &landing)) return false;
   landing.size = static_cast<std::size_t>(head.payload_size);
   if (landing.size > 0 && receiver != nullptr) {
     landing.into = receiver->destination(channel, header_, landing.size);
@@ -278,23 +348,106 @@ bool Lane::take_record(Receiver* receiver, const std::shared_ptr<Channel>& chann
   } else {
     landing.header = header_;
   }
-  if (!whole) landings_.push_back(std::move(landing));
+  if (!whole) {
+    landing.number = ++announced_;
+    quiet_since_ = 0;
+    landings_.push_back(std::move(landing));
+  }
   return true;
+}
+
+bool Lane::read_places(const RecordHead& head, const std::uint8_t* bytes, Landing* landing) const {
+  const std::size_t size = head.size - head.header_size;
+  if (size % sizeof(Place) != 0 || size / sizeof(Place) > kMaxPlaces) return false;
+  landing->places.resize(size / sizeof(Place));
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < landing->places.size(); ++i) {
+    Place& place = landing->places[i];
+    std::memcpy(&place, bytes + head.header_size + i * sizeof place, sizeof place);
+    if (place.size > head.payload_size - sum) return false;
+    sum += place.size;
+  }
+  return landing->places.empty() || sum == head.payload_size;
 }
 
 bool Lane::take_piece(Receiver* receiver, const std::shared_ptr<Channel>& channel,
                       ConstSpan bytes) {
   if (landings_.empty()) return false;
   Landing& landing = landings_.front();
-  if (bytes.empty() || bytes.size > landing.size - landing.filled) return false;
-  if (!landing.into.empty()) copy_bytes(landing.into.data + landing.filled, bytes);
-  landing.filled += bytes.size;
-  if (landing.filled < landing.size) return true;
-  const Landing done = std::move(landing);
+  if (bytes.empty() || bytes.size > landing.size - landing.came - landing.fetched) return false;
+  if (!landing.into.empty()) copy_bytes(landing.into.data + landing.came, bytes);
+  landing.came += bytes.size;
+  quiet_since_ = 0;
+  if (landing.complete()) complete_landing(receiver, channel);
+  return true;
+}
+
+bool Lane::stalled() {
+  const Nanoseconds time = now();
+  if (quiet_since_ == 0) quiet_since_ = time;
+  return time - quiet_since_ > kStalled;
+}
+
+// Takes some of the last pieces that nobody has claimed. Of a refused payload, all of them.
+unsigned Lane::fetch(Receiver* receiver, const std::shared_ptr<Channel>& channel) {
+  Landing& landing = landings_.front();
+  if (landing.places.empty()) return 0;
+  if (!landing.into.empty() && (!can_fetch_ || !stalled())) return 0;
+  auto& word = shared_.incoming().claim;
+  std::uint64_t seen = word.load(std::memory_order_acquire);
+  Claim claim = Claim::unpack(seen);
+  const std::size_t pieces = pieces_of(landing.size);
+  if (claim.payload != static_cast<std::uint16_t>(landing.number) || claim.back > pieces ||
+      claim.front >= claim.back)
+    return 0;
+  const std::uint32_t end = claim.back;
+  claim.back -=
+      landing.into.empty() ? end - claim.front : std::min(end - claim.front, kFetchedAtOnce);
+  if (!word.compare_exchange_strong(seen, claim.pack(), std::memory_order_acq_rel)) return 1;
+  const std::size_t from = claim.back * kPiece;
+  const std::size_t to = std::min(end * kPiece, landing.size);
+  if (!landing.into.empty() && !fetch_range(landing, from, to)) {
+    // The kernel does not let us any more, or the peer is gone: back to the writer with them.
+    can_fetch_ = false;
+    seen = word.load(std::memory_order_acquire);
+    do {
+      claim = Claim::unpack(seen);
+      claim.back = end;
+    } while (!word.compare_exchange_weak(seen, claim.pack(), std::memory_order_acq_rel));
+    ring_bell_if(shared_.incoming().writer_waits);
+    return 1;
+  }
+  landing.fetched += to - from;
+  if (landing.complete()) complete_landing(receiver, channel);
+  ring_bell_if(shared_.incoming().writer_waits);
+  return 1;
+}
+
+// Bytes [begin, end) of a payload. False if they cannot be had, or may not be what was meant.
+bool Lane::fetch_range(const Landing& landing, std::size_t begin, std::size_t end) {
+  std::size_t start = 0;  // of the place in the payload
+  for (const Place& place : landing.places) {
+    const auto size = static_cast<std::size_t>(place.size);
+    const std::size_t first = std::max(begin, start), last = std::min(end, start + size);
+    if (first < last) {
+      const Span into = landing.into.slice(first, last - first);
+      if (!read_process(peer_, place.address + (first - start), into).ok()) return false;
+    }
+    start += size;
+  }
+  fence(std::memory_order_seq_cst);
+  return shared_.incoming().closed.load(std::memory_order_relaxed) == 0;
+}
+
+void Lane::complete_landing(Receiver* receiver, const std::shared_ptr<Channel>& channel) {
+  // Another program may run by that process number, and its memory have been read.
+  if (landings_.front().fetched > 0 && !landings_.front().into.empty()) heard_bell();
+  if (hung_up_) return;
+  const Landing done = std::move(landings_.front());
   landings_.pop_front();
+  shared_.incoming().finished.store(done.number, std::memory_order_release);
   if (receiver != nullptr && !done.into.empty())
     receiver->arrived(channel, done.header, done.into, {});
-  return true;
 }
 
 // Payloads that were on their way arrive with why they do not.

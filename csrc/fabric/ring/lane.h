@@ -4,6 +4,8 @@
 //
 // On a ring messages follow each other as records. One with a long payload begins with a record of
 // its own; the payload follows piece by piece, as room allows, while shorter messages pass it.
+// Where the writer falls behind, as on a busy machine, the reader fetches pieces from the end on
+// out of its memory, if the kernel lets it.
 
 #include <atomic>
 #include <cstdint>
@@ -19,7 +21,7 @@ namespace pshpc::fabric::ring {
 
 enum class RecordKind : std::uint16_t {
   message = 1,  // header and payload
-  begin,        // header; its payload comes in pieces
+  begin,        // header, then where its payload lies; that comes in pieces
   piece,        // the next bytes of the oldest payload that is not complete
 };
 
@@ -31,6 +33,12 @@ struct RecordHead {
 };
 static_assert(sizeof(RecordHead) == 16);
 
+// Where a part of a payload lies in the writer's memory.
+struct Place {
+  std::uint64_t address;
+  std::uint64_t size;
+};
+
 class Lane {
  public:
   // Who polls this lane; told when something waits to be sent.
@@ -40,7 +48,8 @@ class Lane {
     virtual void nudge() = 0;
   };
 
-  Lane(Shared shared, GuardedFd bell, Poller& poller);
+  // `peer` is what the kernel says of the other side; 0: nothing can be fetched from it.
+  Lane(Shared shared, GuardedFd bell, pid_t peer, Poller& poller);
   ~Lane();
 
   // The channel that stands for this lane: what arrives is told in its name.
@@ -50,7 +59,7 @@ class Lane {
 
   // Any thread, never blocks.
   void send(Message message, Operation* operation);
-  void close(Status why);
+  void close(const Status& why);
 
   // The following by one thread at a time.
 
@@ -71,14 +80,19 @@ class Lane {
     Bytes header;
     Payload payload;
     Operation* operation = nullptr;
+    std::uint64_t number = 0;  // counts the payloads that come in pieces
+    std::size_t size = 0, sent = 0;
     // Where the next bytes of the payload are.
-    std::size_t piece = 0, at = 0, left = 0;
+    std::size_t part = 0, at = 0;
   };
   struct Landing {
     Bytes header;
     Span into;  // empty: refused, and told so
-    std::size_t size = 0;
-    std::size_t filled = 0;
+    std::uint64_t number = 0;
+    std::size_t size = 0, came = 0, fetched = 0;
+    std::vector<Place> places;  // empty: it cannot be fetched
+
+    bool complete() const { return came + fetched == size; }
   };
   struct Sent {
     Operation* operation;
@@ -86,7 +100,10 @@ class Lane {
   };
 
   bool try_begin(ConstSpan header, Payload& payload, Operation* operation);
-  bool try_piece();
+  enum class Step { none, piece, complete };
+  Step try_step();
+  void announce_locked();
+  void write_piece(Outgoing& flowing, std::size_t size);
   void write_record(const RecordHead& head, ConstSpan header);
   bool pump_locked(std::vector<Sent>* sent);
   unsigned pump();
@@ -96,10 +113,16 @@ class Lane {
   bool take_record(Receiver* receiver, const std::shared_ptr<Channel>& channel,
                    const RecordHead& head, const std::uint8_t* bytes);
   bool take_piece(Receiver* receiver, const std::shared_ptr<Channel>& channel, ConstSpan bytes);
+  bool read_places(const RecordHead& head, const std::uint8_t* bytes, Landing* landing) const;
+  bool stalled();
+  unsigned fetch(Receiver* receiver, const std::shared_ptr<Channel>& channel);
+  bool fetch_range(const Landing& landing, std::size_t begin, std::size_t end);
+  void complete_landing(Receiver* receiver, const std::shared_ptr<Channel>& channel);
   void finish(Receiver* receiver, const std::shared_ptr<Channel>& channel);
 
   const Shared shared_;
   const GuardedFd bell_;
+  const pid_t peer_;
   Poller& poller_;
   std::weak_ptr<Channel> channel_;
   std::atomic<bool> alive_{true};
@@ -109,12 +132,16 @@ class Lane {
   Writer writer_;
   std::deque<Outgoing> waiting_;  // not begun
   std::deque<Outgoing> flowing_;  // begun, their payloads not complete
+  std::uint64_t begun_ = 0;       // payloads that come in pieces
   std::atomic<bool> pending_{false};
 
   // Of whoever polls.
   Reader reader_;
   std::deque<Landing> landings_;
   Bytes header_;
+  std::uint64_t announced_ = 0;  // payloads that come in pieces
+  bool can_fetch_;
+  Nanoseconds quiet_since_ = 0;  // when no piece came any more; 0: it has not been looked at
   bool hung_up_ = false;
   bool finished_ = false;
   bool tell_ = false;  // the receiver that the channel is lost

@@ -15,7 +15,7 @@
 namespace pshpc::fabric::ring {
 
 // Bytes of one ring; a power of two.
-inline constexpr std::size_t kCapacity = 128 * 1024;
+inline constexpr std::size_t kCapacity = 256 * 1024;
 
 // Both sides are on one machine, but may be of different builds.
 struct Flow {
@@ -24,8 +24,30 @@ struct Flow {
   // Set by one side, cleared by the other, which then rings the bell.
   alignas(64) std::atomic<std::uint32_t> reader_sleeps;
   std::atomic<std::uint32_t> writer_waits;
+  // Payloads that come in pieces: how the two sides share the work, see Claim, and the last that
+  // arrived.
+  alignas(64) std::atomic<std::uint64_t> claim;
+  std::atomic<std::uint64_t> finished;
+  std::atomic<std::uint32_t> closed;  // the writer's memory must not be read any more
 };
-static_assert(sizeof(Flow) == 192);
+static_assert(sizeof(Flow) == 256);
+
+// Of the pieces of one payload, those before `front` are the writer's to send, those from `back` on
+// the reader's to fetch out of the writer's memory. Each side takes of what lies between.
+struct Claim {
+  std::uint16_t payload = 0;  // its number, modulo 2^16
+  std::uint32_t front = 0;    // of 24 bits
+  std::uint32_t back = 0;     // of 24 bits
+
+  static constexpr std::uint32_t kMost = 0xffffff;
+  static Claim unpack(std::uint64_t word) {
+    return {static_cast<std::uint16_t>(word >> 48), static_cast<std::uint32_t>(word >> 24) & kMost,
+            static_cast<std::uint32_t>(word) & kMost};
+  }
+  std::uint64_t pack() const {
+    return std::uint64_t{payload} << 48 | std::uint64_t{front} << 24 | back;
+  }
+};
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
 class Shared {

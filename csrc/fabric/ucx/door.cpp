@@ -77,14 +77,14 @@ std::uint64_t UcxDoor::new_token() {
   return guard ? worker_->inbox().new_token() : 0;
 }
 
-Expected<Offer> UcxDoor::offer(bool) {
+Expected<Offer> UcxDoor::offer(const Peer&) {
   Offer ours;
   ours.address = address();
   ours.token = new_token();
   return ours;
 }
 
-Expected<Door::Accepted> UcxDoor::accept(Offer theirs) {
+Expected<Door::Accepted> UcxDoor::accept(const Peer&, Offer theirs) {
   Offer answer;
   answer.address = address();
   answer.token = new_token();
@@ -93,7 +93,7 @@ Expected<Door::Accepted> UcxDoor::accept(Offer theirs) {
   return Accepted{std::move(channel).value(), std::move(answer)};
 }
 
-Expected<std::shared_ptr<Channel>> UcxDoor::connect(Offer ours, Offer answer) {
+Expected<std::shared_ptr<Channel>> UcxDoor::connect(const Peer&, Offer ours, Offer answer) {
   return reach(answer.address, ours.token, answer.token);
 }
 

@@ -24,9 +24,9 @@ class UcxDoor final : public Door {
   Expected<Bytes> expose(const memory::Region& region) override;
   void withdraw(std::uint32_t region_id) override;
 
-  Expected<Offer> offer(bool on_node) override;
-  Expected<Accepted> accept(Offer theirs) override;
-  Expected<std::shared_ptr<Channel>> connect(Offer ours, Offer answer) override;
+  Expected<Offer> offer(const Peer& peer) override;
+  Expected<Accepted> accept(const Peer& peer, Offer theirs) override;
+  Expected<std::shared_ptr<Channel>> connect(const Peer& peer, Offer ours, Offer answer) override;
   Status wait(const Operation& operation, Deadline deadline,
               const std::function<bool()>& interrupted) override;
   std::vector<std::pair<std::string, std::string>> facts() const override;

@@ -1,0 +1,36 @@
+#pragma once
+// What takes long and nobody waits for, done one after another by a thread that is started with the
+// first of them.
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace pshpc {
+
+class Errands {
+ public:
+  Errands();
+  // Waits for the one that is under way and drops the others. Not from within one.
+  ~Errands();
+  Errands(const Errands&) = delete;
+  Errands& operator=(const Errands&) = delete;
+
+  // Any thread. False if there is no thread to be had, or this is a forked child.
+  bool add(std::function<void()> errand);
+
+ private:
+  void run();
+
+  const std::uint32_t birth_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool ending_ = false;
+  std::deque<std::function<void()>> waiting_;
+  std::thread thread_;
+};
+
+}  // namespace pshpc
