@@ -394,12 +394,12 @@ def endurance(scale: Scale) -> Rows:
 
 
 def perftest(scale: Scale) -> Rows:
-    """Our null call against a ping-pong of UCX's active messages, over the same transport."""
-    for transport in ("shm", "tcp"):
+    """Our null call against a ping-pong of UCX's active messages, over the same kind of memory."""
+    for transport in ("shm", "ucx-shm", "tcp"):
         what = f"null call over {transport} in C++, of ucx_perftest's ping-pong"
-        with pair(transport, "polling" if transport == "shm" else "adaptive") as two:
+        with pair(transport, "adaptive" if transport == "tcp" else "polling") as two:
             lane = two.lanes.split("(")[0].split()[0]
-            tls, _, interface = lane.partition("/")
+            tls, _, interface = ("posix", "", "") if transport == "shm" else lane.partition("/")
             native = two.cpp_handler()
             ours, python, theirs = [], [], []
             try:

@@ -62,15 +62,14 @@ class Batch(harness.Action):
 
 
 def options_of(transport: str) -> dict[str, Any]:
-    """Arguments that both engines are made with."""
+    """Arguments that both engines are made with, for `"shm"`, `"tcp"` or `"ucx-shm"`."""
+    options: dict[str, Any] = {"address": transport, "secret": SECRET, "capacity": 1 << 30}
     interface = os.environ.get(INTERFACE, "")
-    limited = transport == "tcp" and interface
-    return {
-        "address": transport,
-        "secret": SECRET,
-        "capacity": 1 << 30,
-        "ucx": {"interface": interface} if limited else {},
-    }
+    if transport == "tcp" and interface:
+        options["ucx"] = {"interface": interface}
+    if transport == "ucx-shm":
+        options |= {"address": "ucx", "rings": False, "ucx": {"tls": "shm,self"}}
+    return options
 
 
 class Server:
@@ -119,9 +118,11 @@ class Pair:
     def __post_init__(self) -> None:
         self.there = self.engine.lookup(self.server.call("address"))
         if self.transport == "shm":
-            assert "tcp" not in self.lanes, f"UCX chose {self.lanes}"
+            assert self.lanes.startswith("ring"), f"messages go over {self.lanes}"
         elif self.transport == "tcp":
             assert self.lanes.startswith("tcp"), f"UCX chose {self.lanes}"
+        else:
+            assert "ring" not in self.lanes, f"messages go over {self.lanes}"
 
     @property
     def lanes(self) -> str:

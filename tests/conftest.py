@@ -10,6 +10,7 @@ import time
 import zlib
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("pytest_mpi"):
         config.addinivalue_line("markers", "mpi(min_size): needs mpirun and pytest-mpi")
     config.stash[SHM_BEFORE] = shared_memory_files()
+    # Each test has its own limit; a single example may take long on a busy machine.
+    hypothesis.settings.register_profile("busy", deadline=None)
+    hypothesis.settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -245,6 +245,51 @@ def test_an_engine_that_listens(make_peer):
         assert (str(there), hash(there)) == (address, hash(engine.lookup(place)))
 
 
+def test_on_the_node_ucx_is_not_even_loaded(make_peer):
+    peer = make_peer()
+    address = open_engine(peer, serve_all)
+    client = make_peer()
+
+    def call(here, address):
+        import sys
+
+        from proxystore_hpc import Engine
+
+        with Engine(capacity="64MiB") as engine:
+            there = engine.lookup(address)
+            answer = engine.rpc("add").on(there).submit(1).result()
+            return answer, there.lanes, "proxystore_hpc._ucx" in sys.modules
+
+    assert client(call, address) == (2, "ring/memory", False)
+
+
+def test_off_the_node_ucx_is_loaded_by_itself(make_peer):
+    require_door("ucx")
+    peer = make_peer()
+    address = open_engine(peer, serve_all, listen="127.0.0.1:0", secret="s")
+    place = address.split("/")[2]
+    with Engine(secret="s", capacity="64MiB") as engine:
+        there = engine.lookup(place)  # by host and port it is as if it were elsewhere
+        assert "ring" not in there.lanes
+        assert there.lanes != "node socket"
+        assert there.call("echo", bytes(100_000)) == bytes(100_000)
+
+
+def test_ucx_that_cannot_be_had_is_told_once(make_peer, monkeypatch):
+    def missing():
+        raise DoorUnavailableError("ucx", "it is not installed")
+
+    monkeypatch.setattr("proxystore_hpc.ucx_runtime.import_ucx_module", missing)
+    with pytest.warns(UserWarning, match="no fast way to other nodes.*not installed"):
+        engine = Engine(listen="127.0.0.1:0", secret="s", capacity="16MiB")
+    with engine:
+        engine.register("one", lambda: 1)
+        with Engine(secret="s", capacity="16MiB") as other:
+            assert other.lookup(engine.address).call("one") == 1
+    with pytest.raises(DoorUnavailableError, match="not installed"):
+        Engine("ucx", capacity="16MiB")
+
+
 def test_what_is_no_address(engine):
     for wrong in ("", "nowhere", "pshpc://", "tcp://127.0.0.1:1", "127.0.0.1:0", "a:b", 3):
         with pytest.raises(InvalidArgumentError):

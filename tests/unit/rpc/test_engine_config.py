@@ -109,6 +109,8 @@ def test_an_engine_gives_its_configuration_back():
         ({"spin": 2}, "spin"),
         ({"ucx": {"tsl": "tcp"}}, "did you mean|do you mean"),
         ({"transport": "shm", "ucx": {"tls": "tcp"}}, "without UCX"),
+        ({"transport": "shm", "rings": False}, "nothing without them"),
+        ({"rings": 1}, "rings"),
         ({"name": ""}, "name"),
     ],
 )
