@@ -263,7 +263,7 @@ def pulls_over_tcp(nbytes: int, scale: Scale) -> Rows:
     what = f"pull of {harness.size(nbytes)} over TCP, of a plain stream's speed"
     reader = _core.Instance("benchmark", capacity=1 << 30, secret=SECRET, doors=["ucx"])
     try:
-        ucx = {"tls": "tcp,self", **options_of("tcp")["ucx"]}
+        ucx = {"tls": "tcp,self", **options_of("tcp").get("ucx", {})}
         reader.open_door(import_ucx_module().create_door(**ucx))
         with (
             harness.Peer("rpc_engines:Server", transport="tcp", progress="adaptive") as server,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import os
 import socket
 import struct
@@ -63,13 +64,15 @@ def closed_by_peer(raw):
             pass
 
 
-def hello(pin_table=False):
-    """A hello without proof, which suffices on the node."""
-    version, no_proof, no_ticket = struct.pack("<I", 2), b"\0", b"\0" * 8
-    no_offers = b"\0"
+def hello(pin_table=False, offers=()):
+    """A hello without proof, which suffices on the node; offers are a door and its descriptors."""
+    version, no_proof, no_ticket = struct.pack("<I", 3), b"\0", b"\0" * 8
     tag = b"c" * 16
     address = tag + struct.pack("<IHBB", 0, 0, 0, 0)
-    return version + address + no_proof + no_ticket + tag + bytes([pin_table]) + no_offers
+    told = bytes([len(offers)])
+    for door, attached in offers:
+        told += struct.pack("<I", len(door)) + door + struct.pack("<IQB", 0, 1, attached)
+    return version + address + no_proof + no_ticket + tag + bytes([pin_table]) + told
 
 
 def greet(raw):
@@ -236,6 +239,53 @@ def test_descriptors_that_nobody_asked_for(server, what, announced):
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 for _ in range(70):
                     raw.sendmsg([frame(HELLO, body, fds=announced)], passed)
+            closed_by_peer(raw)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def no_rings(kind):
+    """Two descriptors that are no pair of rings with a bell."""
+    if kind == "files":
+        return [os.open("/dev/zero", os.O_RDWR), os.open("/dev/null", os.O_RDWR)]
+    bell, other = socket.socketpair()
+    other.close()
+    memory = os.memfd_create("rings", os.MFD_ALLOW_SEALING)
+    if kind != "empty":
+        os.ftruncate(memory, 4096 + 2 * 256 * 1024)
+    if kind != "unsealed":
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return [memory, bell.detach()]
+
+
+@pytest.mark.usefixtures("check")
+@pytest.mark.parametrize("kind", ["files", "empty", "unsealed", "holes"])
+def test_offers_of_rings_that_are_none(server, kind):
+    """They are declined; what was said hello to goes on."""
+    fds = no_rings(kind)
+    try:
+        with connect(server) as raw:
+            receive_frame(raw)
+            body = hello(offers=[(b"ring", 2)])
+            socket.send_fds(raw, [frame(HELLO, body, fds=2)], fds)
+            reply, _, welcome = receive_frame(raw)
+            assert reply == REPLY
+            assert b"ring" not in welcome
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+@pytest.mark.usefixtures("check")
+@pytest.mark.parametrize("attached", [0, 1, 3, 255])
+def test_offers_with_other_descriptors_than_announced(server, attached):
+    fds = no_rings("holes")
+    try:
+        with connect(server) as raw:
+            receive_frame(raw)
+            body = hello(offers=[(b"ring", attached), (b"nowhere", 0)])
+            socket.send_fds(raw, [frame(HELLO, body, fds=2)], fds)
             closed_by_peer(raw)
     finally:
         for fd in fds:
