@@ -10,44 +10,45 @@
 
 namespace pshpc {
 
-Errands::Errands() : birth_(fork_generation()) {}
+Errands::Errands() : birth_(fork_generation()), state_(std::make_unique<State>()) {}
 
 Errands::~Errands() {
-  if (!thread_.joinable()) return;
-  if (birth_ != fork_generation()) {  // the thread exists in the parent only
-    thread_.detach();
+  if (birth_ != fork_generation()) {
+    // The thread exists in the parent only, and a condition that it waits for cannot be destroyed.
+    [[maybe_unused]] const State* kept = state_.release();
     return;
   }
+  if (!state_->thread.joinable()) return;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
-    ending_ = true;
+    std::lock_guard<std::mutex> lock(state_->mutex);
+    state_->ending = true;
   }
-  changed_.notify_all();
-  thread_.join();
+  state_->changed.notify_all();
+  state_->thread.join();
 }
 
 bool Errands::add(std::function<void()> errand) {
   if (birth_ != fork_generation()) return false;
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (!thread_.joinable()) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  if (!state_->thread.joinable()) {
     try {
-      thread_ = std::thread([this] { run(); });
+      state_->thread = std::thread([state = state_.get()] { state->run(); });
     } catch (const std::system_error&) {
       return false;
     }
   }
-  waiting_.push_back(std::move(errand));
-  changed_.notify_one();
+  state_->waiting.push_back(std::move(errand));
+  state_->changed.notify_one();
   return true;
 }
 
-void Errands::run() {
-  std::unique_lock<std::mutex> lock(mutex_);
+void Errands::State::run() {
+  std::unique_lock<std::mutex> lock(mutex);
   for (;;) {
-    changed_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
-    if (ending_) return;
-    std::function<void()> next = std::move(waiting_.front());
-    waiting_.pop_front();
+    changed.wait(lock, [this] { return ending || !waiting.empty(); });
+    if (ending) return;
+    std::function<void()> next = std::move(waiting.front());
+    waiting.pop_front();
     lock.unlock();
     try {
       next();

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -23,14 +24,18 @@ class Errands {
   bool add(std::function<void()> errand);
 
  private:
-  void run();
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool ending = false;
+    std::deque<std::function<void()>> waiting;
+    std::thread thread;
+
+    void run();
+  };
 
   const std::uint32_t birth_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool ending_ = false;
-  std::deque<std::function<void()>> waiting_;
-  std::thread thread_;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace pshpc

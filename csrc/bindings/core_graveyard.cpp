@@ -61,15 +61,17 @@ fabric::Payload hold_payload(const py::handle& object) {
     return {held.span, std::move(held.keep)};
   }
   constexpr std::size_t alignment = 64;
-  static const std::array<std::uint8_t, alignment> gap{};
+  // Not constant: transports register what they send, which not all can do with read-only pages.
+  static std::array<std::uint8_t, alignment> gap{};
   auto holders = std::make_shared<std::vector<std::shared_ptr<const void>>>();
   fabric::Payload payload;
   std::size_t end = 0;
   for (const py::handle& buffer : py::reinterpret_borrow<py::tuple>(object)) {
     HeldBytes held = hold_bytes(buffer);
-    payload.append({gap.data(), (alignment - end % alignment) % alignment});
+    const std::size_t missing = (alignment - end % alignment) % alignment;
+    payload.append({gap.data(), missing});
     payload.append(held.span);
-    end = payload.size();
+    end += missing + held.span.size;
     holders->push_back(std::move(held.keep));
   }
   payload.keep = std::move(holders);

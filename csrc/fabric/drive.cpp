@@ -88,22 +88,18 @@ bool Drive::spin_briefly(const Operation& operation) {
   if (polls_ == 1 || contended_until_.load(std::memory_order_relaxed) != 0) return false;
   const SpinToken token;
   if (!token) return false;
-  drivers_.fetch_add(1, std::memory_order_relaxed);
+  Driving driving(drivers_);
   for (unsigned i = 0; i < kBriefPolls && !operation.done(); ++i)
     if (target_.try_progress() == 0) relax();
-  if (operation.done()) {
-    leave(true);
-    return true;
-  }
-  // The wait goes on.
-  drivers_.fetch_sub(1, std::memory_order_release);
-  return false;
+  if (!operation.done()) return false;  // the wait goes on
+  leave(driving, true);
+  return true;
 }
 
-void Drive::leave(bool done) {
+void Drive::leave(Driving& driving, bool done) {
   const bool lingers = done && sleepers_.load() == 0;
   if (lingers) left_.fetch_add(1, std::memory_order_relaxed);
-  drivers_.fetch_sub(1, std::memory_order_release);
+  driving.end();
   if (!lingers) target_.left();
   // One of the sleepers may want to drive now.
   notify();
@@ -118,7 +114,7 @@ unsigned Drive::poll(const Operation& operation) {
 }
 
 void Drive::spin(const Operation& operation, Nanoseconds until) {
-  drivers_.fetch_add(1, std::memory_order_relaxed);
+  Driving driving(drivers_);
   Nanoseconds time = now();
   Nanoseconds give_up = time + kIdleSpin;
   while (!operation.done()) {
@@ -136,7 +132,7 @@ void Drive::spin(const Operation& operation, Nanoseconds until) {
     }
     if (time >= give_up || time >= until) break;
   }
-  leave(operation.done());
+  leave(driving, operation.done());
 }
 
 bool Drive::sleep(const Operation& operation, Nanoseconds until) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -39,9 +40,27 @@ class Drive {
   void notify();
 
  private:
+  // Counts as a driver, until it ends in whatever way.
+  class Driving {
+   public:
+    explicit Driving(std::atomic<int>& drivers) : drivers_(drivers) {
+      drivers_.fetch_add(1, std::memory_order_relaxed);
+    }
+    ~Driving() { end(); }
+    Driving(const Driving&) = delete;
+    Driving& operator=(const Driving&) = delete;
+    void end() {
+      if (std::exchange(counts_, false)) drivers_.fetch_sub(1, std::memory_order_release);
+    }
+
+   private:
+    std::atomic<int>& drivers_;
+    bool counts_ = true;
+  };
+
   bool spin_briefly(const Operation& operation);
   void spin(const Operation& operation, Nanoseconds until);
-  void leave(bool done);
+  void leave(Driving& driving, bool done);
   // True if it was woken, false if the time was up.
   bool sleep(const Operation& operation, Nanoseconds until);
   bool contended();

@@ -73,7 +73,8 @@ Expected<Pool::Buffer> Pool::take(std::uint64_t size) {
 Expected<Pool::Buffer> Pool::take_at_once(std::uint64_t size) {
   if (const auto block = arena_.try_allocate(size)) return wrap_block(*block, size);
   const MemoryLimits limits = limits_();
-  if (size > limits.spendable())
+  // Of what was promised before, some may not have been written yet.
+  if (size + overflow_bytes_.load(std::memory_order_relaxed) > limits.spendable())
     return Status(Code::full, "no room for " + std::to_string(size) + " bytes: only " +
                                   std::to_string(limits.spendable()) + " are left to " +
                                   limits.nearest_bound());
@@ -87,6 +88,10 @@ Expected<Pool::Buffer> Pool::take_at_once(std::uint64_t size) {
 void Pool::grow_later(std::uint64_t size) {
   if (growing_.exchange(true)) return;
   const bool added = errands_.add([this, size] {
+    const struct Ended {
+      std::atomic<bool>& growing;
+      ~Ended() { growing = false; }
+    } ended{growing_};
     auto block = arena_.allocate(size);
     if (block) {
       static_cast<void>(arena_.touch(block.value()));
@@ -94,7 +99,6 @@ void Pool::grow_later(std::uint64_t size) {
     } else {
       warn_full();
     }
-    growing_ = false;
   });
   if (!added) growing_ = false;
 }

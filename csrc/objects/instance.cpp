@@ -174,11 +174,14 @@ Status Instance::start() {
 
 Instance::~Instance() { close(); }
 
-Status Instance::open_door(fabric::DoorHandle door) {
+Status Instance::open_door(const fabric::DoorHandle& door) {
   const Status started = door->start(progress_, *messenger_);
   if (!started.ok()) return started.within("starting the " + door->name() + " door");
-  exposure_->add_door(std::move(door));
-  return {};
+  exposure_->add_door(door);
+  if (!closed_) return {};
+  // It came too late to be stopped with the others.
+  door->stop();
+  return {Code::closed, "store '" + options_.store + "' is closed"};
 }
 
 Status Instance::usable() const {

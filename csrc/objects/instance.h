@@ -75,7 +75,7 @@ class Instance {
   const rpc::Exposure& exposure() const { return *exposure_; }
 
   // From now on peers may come in, and are reached, through this door.
-  Status open_door(fabric::DoorHandle door);
+  Status open_door(const fabric::DoorHandle& door);
 
   // The payload is `prefix`, then, from `live_offset` on, `live`; the caller keeps that alive.
   Expected<std::unique_ptr<LiveMemory>> expose_live(ConstSpan prefix, std::uint64_t live_offset,

@@ -16,7 +16,7 @@ class Window {
       : link_(link),
         target_{method_id(options.size == 0 ? kPing : kEcho), 0},
         deadline_(deadline),
-        bytes_(options.size) {
+        bytes_(std::make_shared<const Bytes>(options.size)) {
     channel_ = link.best_channel(&door_);
   }
   ~Window() {
@@ -30,10 +30,12 @@ class Window {
   std::size_t size() const { return calls_.size(); }
   void start() {
     calls_.push_back(std::make_unique<Call>(Call::Payload::pooled));
-    const bool large = bytes_.size() > kInBody;
-    link_.messenger().start(channel_, target_, large ? ConstSpan() : ConstSpan(bytes_),
-                            large ? ConstSpan(bytes_) : ConstSpan(), deadline_, false,
-                            calls_.back().get());
+    const ConstSpan bytes(*bytes_);
+    const bool large = bytes.size > kInBody;
+    fabric::Payload payload;
+    if (large) payload = {bytes, bytes_};
+    link_.messenger().start(channel_, target_, large ? ConstSpan() : bytes, std::move(payload),
+                            deadline_, false, calls_.back().get());
   }
   Status finish() {
     Call& oldest = *calls_.front();
@@ -49,7 +51,7 @@ class Window {
   Link& link_;
   const Target target_;
   const Deadline deadline_;
-  const Bytes bytes_;
+  const std::shared_ptr<const Bytes> bytes_;  // may be sent from after the end of this
   fabric::DoorHandle door_;
   std::shared_ptr<fabric::Channel> channel_;
   std::deque<std::unique_ptr<Call>> calls_;

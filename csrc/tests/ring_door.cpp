@@ -346,6 +346,23 @@ TEST(ring_ends_a_payload_that_was_cut_short) {
     CHECK(note.code == Code::peer_lost || note.payload == large);
 }
 
+// Whoever gave memory for a payload is told that it does not come, also when nobody holds the
+// channel any more.
+TEST(ring_gives_back_where_a_payload_was_to_go) {
+  Connected pair(false);
+  const Bytes large = patterned(64 << 20);
+  Operation sent;
+  pair.left.channel->send({numbered(1), ConstSpan(large)}, &sent);
+  CHECK(eventually([&] { return pair.right.notebook.announced == 1; }));
+  pair.right.channel->close();
+  pair.right.channel.reset();
+  CHECK(eventually([&] { return pair.right.notebook.count == 1 && sent.done(); }));
+  const auto notes = pair.right.notebook.notes();
+  REQUIRE(notes.size() == 1);
+  const auto& note = notes[0];
+  CHECK(note.code == Code::peer_lost || note.payload == large);
+}
+
 TEST(ring_survives_the_end_of_the_receiver_in_the_middle) {
   Connected pair;
   const Bytes large = patterned(32 << 20);
@@ -393,6 +410,57 @@ TEST(ring_ends_a_connection_that_brings_garbage) {
     ::close(bell);
     CHECK(eventually([&] { return side.notebook.losses == 1; }));
   }
+}
+
+namespace {
+
+// A peer gone mad: it begins a payload, then breaks the rules of its pieces.
+void check_mad_writer(const ring::Claim& claim, std::size_t piece) {
+  Side side;
+  auto offer = side.door->offer({true, 0});
+  REQUIRE(offer.ok());
+  auto theirs = ring::Shared::open(offer->fds[0].get());
+  REQUIRE(theirs.ok());
+  const Fd bell(::dup(offer->fds[1].get()));
+  auto channel = side.door->connect({true, ::getpid()}, std::move(offer).value(), {});
+  REQUIRE(channel.ok());
+  static const Bytes payload(200'000);
+  ring::RecordHead head;
+  head.kind = ring::RecordKind::begin;
+  head.size = 16 + sizeof(ring::Place);
+  head.header_size = 16;
+  head.payload_size = payload.size();
+  const ring::Place place{reinterpret_cast<std::uintptr_t>(payload.data()), payload.size()};
+  std::uint8_t* at = theirs->outgoing_bytes();
+  std::memcpy(at, &head, sizeof head);
+  std::memset(at + sizeof head, 7, 16);
+  std::memcpy(at + sizeof head + 16, &place, sizeof place);
+  std::uint64_t tail = sizeof head + 16 + sizeof place;
+  theirs->outgoing().claim.store(claim.pack());
+  if (piece > 0) {
+    ring::RecordHead next;
+    next.kind = ring::RecordKind::piece;
+    next.size = static_cast<std::uint32_t>(piece);
+    std::memcpy(at + tail, &next, sizeof next);
+    tail += align_up(sizeof next + piece, 16);
+  }
+  theirs->outgoing().tail.store(tail);
+  const char sound = 0;
+  [[maybe_unused]] const ssize_t rung = ::send(bell.get(), &sound, 1, MSG_NOSIGNAL);
+  CHECK(eventually([&] { return side.notebook.losses == 1; }));
+  CHECK_EQ(side.notebook.lost_code.load(), Code::protocol);
+  CHECK(eventually([&] { return side.notebook.count == 1; }));  // that it does not come
+  CHECK_EQ(side.notebook.notes()[0].code, Code::protocol);
+}
+
+}  // namespace
+
+TEST(ring_does_not_believe_a_writer_gone_mad) {
+  check_mad_writer({1, 0, 2}, 0);       // the end moved
+  check_mad_writer({1, 0, 2}, 1);       // and a piece of one byte
+  check_mad_writer({1, 7, 7}, 1);       // that alone
+  check_mad_writer({1, 7, 7}, 33'000);  // a long one
+  check_mad_writer({1, 0, 0xffff}, 0);  // more pieces than there are
 }
 
 TEST(ring_connects_instances_for_calls) {

@@ -2,9 +2,7 @@
 
 #include <sched.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -103,11 +101,12 @@ Expected<std::shared_ptr<RingDoor>> RingDoor::create() {
 
 Status RingDoor::open() {
   bells_ = GuardedFd(Fd(::epoll_create1(EPOLL_CLOEXEC)));
-  nudge_ = GuardedFd(Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));
-  if (!bells_ || !nudge_) return system_error("creating descriptors to sleep on");
+  if (!bells_) return system_error("creating a descriptor to sleep on");
+  const Status opened = nudge_->open();
+  if (!opened.ok()) return opened;
   epoll_event event{};
   event.events = EPOLLIN;
-  if (::epoll_ctl(bells_.get(), EPOLL_CTL_ADD, nudge_.get(), &event) != 0)
+  if (::epoll_ctl(bells_.get(), EPOLL_CTL_ADD, nudge_->fd(), &event) != 0)
     return system_error("watching a descriptor");
   return {};
 }
@@ -187,8 +186,7 @@ Expected<std::shared_ptr<Channel>> RingDoor::connect(const Peer& peer, Offer our
 }
 
 Expected<std::shared_ptr<Channel>> RingDoor::add(Shared shared, GuardedFd bell, pid_t peer) {
-  auto lane = std::make_shared<Lane>(std::move(shared), std::move(bell), peer,
-                                     static_cast<Lane::Poller&>(*this));
+  auto lane = std::make_shared<Lane>(std::move(shared), std::move(bell), peer, nudge_);
   auto channel = std::make_shared<RingChannel>(lane, birth_);
   lane->attach(channel);
   {
@@ -197,7 +195,7 @@ Expected<std::shared_ptr<Channel>> RingDoor::add(Shared shared, GuardedFd bell, 
     added_.push_back(std::move(lane));
     has_added_.store(true, std::memory_order_release);
   }
-  nudge();
+  nudge_->ring();
   return std::shared_ptr<Channel>(std::move(channel));
 }
 
@@ -223,7 +221,7 @@ void RingDoor::adopt() {
 
 unsigned RingDoor::poll_lanes(const Turn&) {
   if (has_added_.load(std::memory_order_acquire)) adopt();
-  if (++polls_ % kPollsPerLook == 0) look_at_bells();
+  if (++polls_ % kPollsPerLook == 0) look_at_bells(false);
   Receiver* const receiver = receiver_.load(std::memory_order_acquire);
   unsigned events = 0;
   bool ended = false;
@@ -241,17 +239,19 @@ unsigned RingDoor::poll_lanes(const Turn&) {
   return events;
 }
 
-void RingDoor::look_at_bells() {
+// Who drains a bell must look for what it was rung for before sleeping, or have nobody sleep.
+void RingDoor::look_at_bells(bool drain) {
   std::array<epoll_event, 32> events;
   const int count = ::epoll_wait(bells_.get(), events.data(), static_cast<int>(events.size()), 0);
   for (int i = 0; i < count; ++i) {
-    void* const which = events[static_cast<std::size_t>(i)].data.ptr;
-    if (which != nullptr) {
-      static_cast<Lane*>(which)->heard_bell();
-      continue;
-    }
-    std::uint64_t drained;
-    [[maybe_unused]] const ssize_t got = ::read(nudge_.get(), &drained, sizeof drained);
+    const epoll_event& event = events[static_cast<std::size_t>(i)];
+    auto* const lane = static_cast<Lane*>(event.data.ptr);
+    if (lane != nullptr && (event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+      lane->hang_up();
+    else if (drain && lane != nullptr)
+      lane->drain_bell();
+    else if (drain)
+      nudge_->drain();
   }
 }
 
@@ -269,10 +269,10 @@ unsigned RingDoor::try_progress() {
 
 unsigned RingDoor::progress() {
   if (birth_ != fork_generation()) return 0;
-  if (armed_.load(std::memory_order_relaxed)) {
+  if (nudge_->armed()) {
     const Turn turn(*this);
     if (!turn) return 0;
-    armed_ = false;
+    nudge_->arm(false);
     for (const auto& lane : lanes_) lane->announce_waking();
   }
   return try_progress();
@@ -284,8 +284,8 @@ bool RingDoor::arm() {
   if (birth_ != fork_generation()) return true;
   const Turn turn(*this);
   if (!turn || has_added_) return false;
-  look_at_bells();
-  armed_ = true;
+  look_at_bells(true);
+  nudge_->arm(true);
   for (const auto& lane : lanes_) lane->announce_sleep();
   fence(std::memory_order_seq_cst);
   if (has_added_) return false;
@@ -297,13 +297,6 @@ bool RingDoor::arm() {
 void RingDoor::left() {
   std::lock_guard<std::mutex> lock(mutex_);
   if (progress_ != nullptr) progress_->take_over();
-}
-
-void RingDoor::nudge() {
-  fence(std::memory_order_seq_cst);
-  if (!armed_.load(std::memory_order_relaxed)) return;
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t put = ::write(nudge_.get(), &one, sizeof one);
 }
 
 std::vector<std::pair<std::string, std::string>> RingDoor::facts() const {

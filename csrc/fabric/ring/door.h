@@ -16,7 +16,7 @@
 
 namespace pshpc::fabric::ring {
 
-class RingDoor final : public Door, private Source, private Drivable, private Lane::Poller {
+class RingDoor final : public Door, private Source, private Drivable {
  public:
   static constexpr const char* kName = "ring";
 
@@ -49,7 +49,7 @@ class RingDoor final : public Door, private Source, private Drivable, private La
   Status open();
   Expected<std::shared_ptr<Channel>> add(Shared shared, GuardedFd bell, pid_t peer);
   unsigned poll_lanes(const Turn& turn);
-  void look_at_bells();
+  void look_at_bells(bool drain);
   void adopt();
 
   int fd() const override { return bells_.get(); }
@@ -58,16 +58,13 @@ class RingDoor final : public Door, private Source, private Drivable, private La
   bool arm() override;
   bool driven() const override { return drive_.active(); }
   void left() override;
-  void nudge() override;
 
   const std::uint32_t birth_;
-  GuardedFd bells_;  // an epoll over the bells of all lanes and over nudge_
-  GuardedFd nudge_;
+  GuardedFd bells_;  // an epoll over the bells of all lanes and over the nudge
+  const std::shared_ptr<Nudge> nudge_ = std::make_shared<Nudge>();
   Drive drive_;
   std::atomic<Receiver*> receiver_{nullptr};
   std::atomic<bool> polling_{false};
-  // The progress thread sleeps, or is about to.
-  std::atomic<bool> armed_{false};
 
   mutable std::mutex mutex_;  // everything up to has_added_
   bool stopped_ = true;

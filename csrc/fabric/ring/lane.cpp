@@ -1,9 +1,12 @@
 #include "fabric/ring/lane.h"
 
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -44,16 +47,33 @@ Status garbled() { return {Code::protocol, "the peer wrote garbage into its ring
 
 }  // namespace
 
-Lane::Lane(Shared shared, GuardedFd bell, pid_t peer, Poller& poller)
+Lane::Lane(Shared shared, GuardedFd bell, pid_t peer, std::shared_ptr<Nudge> poller)
     : shared_(std::move(shared)),
       bell_(std::move(bell)),
       peer_(peer),
-      poller_(poller),
+      poller_(std::move(poller)),
       writer_(shared_),
       reader_(shared_),
       can_fetch_(peer > 0) {}
 
 Lane::~Lane() = default;
+
+Status Nudge::open() {
+  fd_ = GuardedFd(Fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));
+  return fd_ ? Status() : system_error("creating a descriptor to sleep on");
+}
+
+void Nudge::ring() {
+  fence(std::memory_order_seq_cst);
+  if (!armed()) return;
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t put = ::write(fd_.get(), &one, sizeof one);
+}
+
+void Nudge::drain() {
+  std::uint64_t drained;
+  [[maybe_unused]] const ssize_t got = ::read(fd_.get(), &drained, sizeof drained);
+}
 
 // Sending.
 
@@ -185,14 +205,14 @@ bool Lane::pump_locked(std::vector<Sent>* sent) {
   return any;
 }
 
-unsigned Lane::pump() {
+unsigned Lane::pump(bool written) {
   std::vector<Sent> sent;
   bool any = false;
   {
     std::lock_guard<std::mutex> lock(out_);
     any = pump_locked(&sent);
   }
-  if (any) ring_bell_if(shared_.outgoing().reader_sleeps);
+  if (any || written) ring_bell_if(shared_.outgoing().reader_sleeps);
   for (const Sent& one : sent)
     if (one.operation != nullptr) one.operation->complete({});
   return any ? 1 : 0;
@@ -235,10 +255,10 @@ void Lane::send(Message message, Operation* operation) {
     return;
   }
   // As much as there is room for goes now, the rest with the next poll.
-  pump();
+  pump(written);
   if (!pending_) return;
   fence(std::memory_order_seq_cst);
-  poller_.nudge();
+  poller_->ring();
 }
 
 // One side writes and then looks at the flag, the other sets the flag and then looks for what was
@@ -259,6 +279,7 @@ void Lane::close(const Status& why) {
     ended_ = why;
     // Before the memory that the other side may be fetching from goes.
     shared_.outgoing().closed.store(1);
+    fence(std::memory_order_seq_cst);
     unsent.swap(waiting_);
     for (Outgoing& one : flowing_) unsent.push_back(std::move(one));
     flowing_.clear();
@@ -267,7 +288,7 @@ void Lane::close(const Status& why) {
   if (bell_) ::shutdown(bell_.get(), SHUT_RDWR);
   for (const Outgoing& one : unsent)
     if (one.operation != nullptr) one.operation->complete(why);
-  poller_.nudge();
+  poller_->ring();
 }
 
 // Receiving.
@@ -278,14 +299,8 @@ unsigned Lane::poll(Receiver* receiver) {
   // What the other side wrote before its end is there once the end is known.
   const bool last = hung_up_;
   const bool open = alive();
-  if (open && reader_.available() > 0) {
-    const auto channel = channel_.lock();
-    events += take(channel ? receiver : nullptr, channel);
-  }
-  if (open && alive() && !landings_.empty()) {
-    const auto channel = channel_.lock();
-    events += fetch(channel ? receiver : nullptr, channel);
-  }
+  if (open && reader_.available() > 0) events += take(receiver, channel_.lock());
+  if (open && alive() && !landings_.empty()) events += fetch(receiver, channel_.lock());
   if (open && (!last || reader_.available() > 0)) return events;
   if (finished_) return events;
   if (open) {
@@ -343,16 +358,16 @@ bool Lane::take_record(Receiver* receiver, const std::shared_ptr<Channel>& chann
   if (whole && !landing.into.empty())
     copy_bytes(landing.into.data, {bytes + head.header_size, landing.size});
   reader_.release(record_size(head.size));
-  if (whole || !status.ok()) {
+  if (whole) {
     if (receiver != nullptr) receiver->arrived(channel, header_, landing.into, std::move(status));
-  } else {
-    landing.header = header_;
+    return true;
   }
-  if (!whole) {
-    landing.number = ++announced_;
-    quiet_since_ = 0;
-    landings_.push_back(std::move(landing));
-  }
+  landing.header = header_;
+  landing.refused = std::move(status);
+  landing.number = ++announced_;
+  landing.back = static_cast<std::uint32_t>(pieces_of(landing.size));
+  landings_.push_back(std::move(landing));
+  quiet_since_ = 0;
   return true;
 }
 
@@ -374,7 +389,9 @@ bool Lane::take_piece(Receiver* receiver, const std::shared_ptr<Channel>& channe
                       ConstSpan bytes) {
   if (landings_.empty()) return false;
   Landing& landing = landings_.front();
-  if (bytes.empty() || bytes.size > landing.size - landing.came - landing.fetched) return false;
+  const std::size_t end = std::min(landing.size, landing.back * kPiece);
+  if (landing.came >= end || bytes.size != std::min(kPiece, landing.size - landing.came))
+    return false;
   if (!landing.into.empty()) copy_bytes(landing.into.data + landing.came, bytes);
   landing.came += bytes.size;
   quiet_since_ = 0;
@@ -388,18 +405,30 @@ bool Lane::stalled() {
   return time - quiet_since_ > kStalled;
 }
 
+// There are pieces of the first payload that nobody has claimed, and we could.
+bool Lane::may_fetch() const {
+  if (landings_.empty()) return false;
+  const Landing& landing = landings_.front();
+  if (landing.places.empty() || (!can_fetch_ && !landing.into.empty())) return false;
+  const Claim claim = Claim::unpack(shared_.incoming().claim.load(std::memory_order_acquire));
+  return claim.payload == static_cast<std::uint16_t>(landing.number) && claim.front < claim.back;
+}
+
 // Takes some of the last pieces that nobody has claimed. Of a refused payload, all of them.
 unsigned Lane::fetch(Receiver* receiver, const std::shared_ptr<Channel>& channel) {
   Landing& landing = landings_.front();
-  if (landing.places.empty()) return 0;
-  if (!landing.into.empty() && (!can_fetch_ || !stalled())) return 0;
+  if (!may_fetch() || (!landing.into.empty() && !stalled())) return 0;
   auto& word = shared_.incoming().claim;
   std::uint64_t seen = word.load(std::memory_order_acquire);
   Claim claim = Claim::unpack(seen);
-  const std::size_t pieces = pieces_of(landing.size);
-  if (claim.payload != static_cast<std::uint16_t>(landing.number) || claim.back > pieces ||
-      claim.front >= claim.back)
+  if (claim.payload != static_cast<std::uint16_t>(landing.number) || claim.front >= claim.back)
     return 0;
+  // Nobody else moves the end, and the writer had claimed what came.
+  if (claim.back != landing.back || claim.front * kPiece < landing.came) {
+    tell_ = true;
+    close(garbled());
+    return 1;
+  }
   const std::uint32_t end = claim.back;
   claim.back -=
       landing.into.empty() ? end - claim.front : std::min(end - claim.front, kFetchedAtOnce);
@@ -417,6 +446,7 @@ unsigned Lane::fetch(Receiver* receiver, const std::shared_ptr<Channel>& channel
     ring_bell_if(shared_.incoming().writer_waits);
     return 1;
   }
+  landing.back = claim.back;
   landing.fetched += to - from;
   if (landing.complete()) complete_landing(receiver, channel);
   ring_bell_if(shared_.incoming().writer_waits);
@@ -436,18 +466,18 @@ bool Lane::fetch_range(const Landing& landing, std::size_t begin, std::size_t en
     start += size;
   }
   fence(std::memory_order_seq_cst);
-  return shared_.incoming().closed.load(std::memory_order_relaxed) == 0;
+  if (shared_.incoming().closed.load(std::memory_order_relaxed) != 0) return false;
+  // Another program may run by that number meanwhile, and it was its memory that was read.
+  pollfd bell{bell_.get(), POLLRDHUP, 0};
+  return ::poll(&bell, 1, 0) == 0;
 }
 
 void Lane::complete_landing(Receiver* receiver, const std::shared_ptr<Channel>& channel) {
-  // Another program may run by that process number, and its memory have been read.
-  if (landings_.front().fetched > 0 && !landings_.front().into.empty()) heard_bell();
-  if (hung_up_) return;
-  const Landing done = std::move(landings_.front());
+  Landing done = std::move(landings_.front());
   landings_.pop_front();
   shared_.incoming().finished.store(done.number, std::memory_order_release);
-  if (receiver != nullptr && !done.into.empty())
-    receiver->arrived(channel, done.header, done.into, {});
+  if (receiver != nullptr)
+    receiver->arrived(channel, done.header, done.into, std::move(done.refused));
 }
 
 // Payloads that were on their way arrive with why they do not.
@@ -460,10 +490,11 @@ void Lane::finish(Receiver* receiver, const std::shared_ptr<Channel>& channel) {
   }
   std::deque<Landing> landings;
   landings.swap(landings_);
-  if (receiver == nullptr || !channel) return;
+  if (receiver == nullptr) return;
+  // Also where the channel is gone: who gave the memory waits for it.
   for (const Landing& landing : landings)
-    if (!landing.into.empty()) receiver->arrived(channel, landing.header, landing.into, why);
-  if (tell_) receiver->lost(channel, why);
+    receiver->arrived(channel, landing.header, landing.into, why);
+  if (tell_ && channel) receiver->lost(channel, why);
 }
 
 // Sleeping.
@@ -480,17 +511,14 @@ void Lane::announce_waking() {
 
 bool Lane::has_news() {
   if (finished_) return false;
-  if (!alive() || hung_up_ || reader_.available() > 0) return true;
+  if (!alive() || hung_up_ || reader_.available() > 0 || may_fetch()) return true;
   return pending_ && pump() > 0;
 }
 
-void Lane::heard_bell() {
-  char sounds[64];
-  for (;;) {
-    const ssize_t got = ::recv(bell_.get(), sounds, sizeof sounds, MSG_DONTWAIT);
-    if (got == static_cast<ssize_t>(sizeof sounds) || (got < 0 && errno == EINTR)) continue;
-    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK)) hung_up_ = true;
-    return;
+void Lane::drain_bell() {
+  std::array<char, 64> sounds;
+  while (::recv(bell_.get(), sounds.data(), sounds.size(), MSG_DONTWAIT) ==
+         static_cast<ssize_t>(sounds.size())) {
   }
 }
 

@@ -39,17 +39,27 @@ struct Place {
   std::uint64_t size;
 };
 
+// Wakes the thread that polls the lanes of a door. Outlives the door, as its lanes may.
+class Nudge {
+ public:
+  Status open();
+  int fd() const { return fd_.get(); }
+  // The thread sleeps, or is about to.
+  void arm(bool armed) { armed_.store(armed); }
+  bool armed() const { return armed_.load(std::memory_order_relaxed); }
+  void ring();
+  void drain();
+
+ private:
+  GuardedFd fd_;
+  std::atomic<bool> armed_{false};
+};
+
 class Lane {
  public:
-  // Who polls this lane; told when something waits to be sent.
-  class Poller {
-   public:
-    virtual ~Poller() = default;
-    virtual void nudge() = 0;
-  };
-
-  // `peer` is what the kernel says of the other side; 0: nothing can be fetched from it.
-  Lane(Shared shared, GuardedFd bell, pid_t peer, Poller& poller);
+  // `peer` is what the kernel says of the other side; 0: nothing can be fetched from it. `poller`
+  // is woken when something waits to be sent.
+  Lane(Shared shared, GuardedFd bell, pid_t peer, std::shared_ptr<Nudge> poller);
   ~Lane();
 
   // The channel that stands for this lane: what arrives is told in its name.
@@ -70,8 +80,10 @@ class Lane {
   void announce_waking();
   // There is something to do; after announce_sleep() and a fence.
   bool has_news();
-  // The bell rang, or tells that nobody is at the other end any more.
-  void heard_bell();
+  // Takes what the bell rang; only before sleeping, as it may be meant for the sleeper.
+  void drain_bell();
+  // Nobody is at the other end any more.
+  void hang_up() { hung_up_ = true; }
   // Nothing is left to be told, and nothing more will come.
   bool finished() const { return finished_; }
 
@@ -90,7 +102,9 @@ class Lane {
     Span into;  // empty: refused, and told so
     std::uint64_t number = 0;
     std::size_t size = 0, came = 0, fetched = 0;
+    std::uint32_t back = 0;     // pieces from here on we fetch
     std::vector<Place> places;  // empty: it cannot be fetched
+    Status refused;
 
     bool complete() const { return came + fetched == size; }
   };
@@ -106,7 +120,7 @@ class Lane {
   void write_piece(Outgoing& flowing, std::size_t size);
   void write_record(const RecordHead& head, ConstSpan header);
   bool pump_locked(std::vector<Sent>* sent);
-  unsigned pump();
+  unsigned pump(bool written = false);
   void ring_bell_if(std::atomic<std::uint32_t>& flag);
 
   unsigned take(Receiver* receiver, const std::shared_ptr<Channel>& channel);
@@ -115,6 +129,7 @@ class Lane {
   bool take_piece(Receiver* receiver, const std::shared_ptr<Channel>& channel, ConstSpan bytes);
   bool read_places(const RecordHead& head, const std::uint8_t* bytes, Landing* landing) const;
   bool stalled();
+  bool may_fetch() const;
   unsigned fetch(Receiver* receiver, const std::shared_ptr<Channel>& channel);
   bool fetch_range(const Landing& landing, std::size_t begin, std::size_t end);
   void complete_landing(Receiver* receiver, const std::shared_ptr<Channel>& channel);
@@ -123,7 +138,7 @@ class Lane {
   const Shared shared_;
   const GuardedFd bell_;
   const pid_t peer_;
-  Poller& poller_;
+  const std::shared_ptr<Nudge> poller_;
   std::weak_ptr<Channel> channel_;
   std::atomic<bool> alive_{true};
 

@@ -30,15 +30,23 @@ Status UcxDoor::start(Progress& progress, Receiver& receiver) {
   worker_->inbox().set_receiver(&receiver);
   const Status added = progress.add(worker_.get());
   if (!added.ok()) return added;
-  progress_ = &progress;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    progress_ = &progress;
+  }
   worker_->set_progress(&progress);
   return {};
 }
 
 void UcxDoor::stop() {
-  if (progress_ == nullptr) return;
+  Progress* progress = nullptr;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    progress = std::exchange(progress_, nullptr);
+  }
+  if (progress == nullptr) return;
   worker_->set_progress(nullptr);
-  std::exchange(progress_, nullptr)->remove(worker_.get());
+  progress->remove(worker_.get());
   worker_->close_channels();
   {
     const std::lock_guard<std::mutex> lock(mutex_);

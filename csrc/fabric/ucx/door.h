@@ -46,8 +46,8 @@ class UcxDoor final : public Door {
   explicit UcxDoor(std::shared_ptr<Worker> worker) : worker_(std::move(worker)) {}
 
   std::shared_ptr<Worker> worker_;
+  std::mutex mutex_;  // everything below
   Progress* progress_ = nullptr;
-  std::mutex mutex_;  // registrations
   std::map<std::uint32_t, std::unique_ptr<Registration>> registrations_;
 };
 
