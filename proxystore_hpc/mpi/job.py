@@ -75,6 +75,7 @@ class MpiJob:
     ) -> None:
         self._comm = comm
         self._name = participant.name
+        self.label = f"the {type(participant).__name__.lower()} {participant.name!r}"
         self._instance = participant._instance
         self._participant = weakref.ref(participant)
         self._addresses = addresses
@@ -84,11 +85,6 @@ class MpiJob:
         self._request: MPI.Request | None = None
         self._peers = Peers(addresses)
         _endings.add(self)
-
-    @property
-    def name(self) -> str:
-        """Name of the store or engine."""
-        return self._name
 
     def address_of(self, rank: int) -> bytes:
         """`Store.address` on a rank.
@@ -131,7 +127,7 @@ class MpiJob:
             self._comm.Free()
         except _mpi_error() as error:
             # Seen with fault-tolerant MPIs only: others end the job.
-            logger.warning("%r: MPI failed while it closed: %s", self._name, error)
+            logger.warning("%s: MPI failed while it closed: %s", self.label, error)
             self._instance.close()
         return True
 
@@ -154,9 +150,9 @@ class MpiJob:
     def abandon(self) -> None:
         """Ends although not all have left."""
         logger.warning(
-            "%r stops serving although not all ranks have closed it: one has died or "
+            "%s stops serving although not all ranks have closed it: one has died or "
             "did not close within %g s",
-            self._name,
+            self.label,
             self._linger,
         )
         self._instance.close()
@@ -220,7 +216,7 @@ class _Endings:
             try:
                 job.close_participant()
             except ProxyStoreHpcError:
-                logger.exception("closing %r at the end of the process failed", job.name)
+                logger.exception("closing %s at the end of the process failed", job.label)
         try:
             self._wait()
         finally:

@@ -17,10 +17,6 @@ Expected<std::shared_ptr<RemoteRegion>> RemoteMemory::parse(ConstSpan handle, in
   return std::shared_ptr<RemoteRegion>(std::make_shared<RemoteMemory>(base, length));
 }
 
-std::string MpiChannel::describe() const {
-  return door_->port_.api->family() + "/rank " + std::to_string(lane_->rank);
-}
-
 Status MpiChannel::usable() const {
   if (door_->birth_ != fork_generation())
     return {Code::forked, "this connection belongs to the parent of this process"};

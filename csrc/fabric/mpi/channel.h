@@ -27,7 +27,7 @@ class MpiChannel final : public Channel {
   std::uint64_t token() const override { return lane_->local_token; }
   bool one_sided() const override { return true; }
   bool alive() const override { return lane_->alive.load(std::memory_order_acquire); }
-  std::string describe() const override;
+  std::string describe() const override { return "mpi/memory"; }
 
   void send(Message message, Operation* operation) override;
   Expected<std::shared_ptr<RemoteRegion>> import(ConstSpan handle) override;
