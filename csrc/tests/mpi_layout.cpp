@@ -83,7 +83,7 @@ bool deliver(Lane& lane, Notes& notes, const Bytes& record) {
 }
 
 struct Pair {
-  Lane sender{1, 5, 7}, receiver{0, 7, 5};
+  Lane sender{1, true, 5, 7}, receiver{0, true, 7, 5};
   std::shared_ptr<Channel> channel = std::make_shared<NoChannel>();
   Notes notes;
   Pair() { receiver.channel = channel; }

@@ -22,7 +22,6 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxystore_hpc.exceptions import InvalidArgumentError, ProxyStoreHpcError
-from proxystore_hpc.mpi.collective import LINGER
 from proxystore_hpc.mpi.peers import Peers
 from proxystore_hpc.mpi.windows import free_idle
 from proxystore_hpc.utils.locks import make_rlock
@@ -122,7 +121,7 @@ class MpiJob:
                 return False
             self._instance.close()
             if self._windows is not None:
-                self._windows.retire()
+                self._windows.retire(self._linger)
             # No rank waits for another here: implementations only drop a reference.
             self._comm.Free()
         except _mpi_error() as error:
@@ -225,7 +224,7 @@ class _Endings:
                     job.abandon()
                 self._jobs.clear()
         if self._usable() and not _will_abort():
-            free_idle(LINGER)
+            free_idle()
 
     def _wait(self) -> None:
         self.settle()

@@ -14,7 +14,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
-from proxystore_hpc.mpi.collective import agreed
+from proxystore_hpc.mpi.collective import LINGER, agreed
 from proxystore_hpc.utils.locks import make_lock
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Windows:
 
         module = load_module()
         self.serial = next(_serials)
+        self._patience = LINGER
         self.number = comm.bcast(secrets.token_bytes(16) if comm.rank == 0 else None)
         self.comm = comm.Dup()
         self.comm.Set_errhandler(MPI.ERRORS_RETURN)
@@ -89,13 +90,10 @@ class Windows:
             idle=IDLE,
         )
 
-    def free(self, deadline: float) -> None:
-        """Ends them. Collective; not done if some rank does not come by the deadline.
-
-        Args:
-            deadline: Of the monotonic clock.
-        """
+    def free(self) -> None:
+        """Ends them. Collective; not done if some rank does not come by."""
         everybody = self.comm.Ibarrier()
+        deadline = time.monotonic() + self._patience
         pause = 20e-6
         while not everybody.Test():
             if time.monotonic() > deadline:
@@ -107,24 +105,24 @@ class Windows:
             window.Free()
         self.comm.Free()
 
-    def retire(self) -> None:
-        """The door has stopped here; the next one on the same ranks may use the windows."""
+    def retire(self, patience: float = LINGER) -> None:
+        """The door has stopped here; the next one on the same ranks may use the windows.
+
+        Args:
+            patience: Seconds that their end may wait for other ranks.
+        """
+        self._patience = patience
         with _lock:
             _idle.append(self)
 
 
-def free_idle(patience: float) -> None:
-    """Frees the windows that no door uses, in the order in which they were made. Collective.
-
-    Args:
-        patience: Seconds to wait for other ranks.
-    """
-    deadline = time.monotonic() + patience
+def free_idle() -> None:
+    """Frees the windows that no door uses, in the order in which they were made. Collective."""
     with _lock:
         ended = sorted(_idle, key=lambda windows: windows.serial)
         _idle.clear()
     for windows in ended:
-        windows.free(deadline)
+        windows.free()
 
 
 def open_windows(comm: MPI.Intracomm, name: str, wanted: bool) -> Windows | None:

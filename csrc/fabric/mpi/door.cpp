@@ -182,17 +182,11 @@ void MpiDoor::withdraw(std::uint32_t region_id) {
 // Channels.
 
 Bytes MpiDoor::address() const {
-  return WireWriter().put_tag(port_.job).put(static_cast<std::uint32_t>(port_.rank)).take();
-}
-
-Expected<int> MpiDoor::parse_address(ConstSpan address) const {
-  WireReader reader(address);
-  const Tag job = reader.get_tag();
-  const auto rank = reader.get<std::uint32_t>();
-  if (!reader.at_end()) return Status(Code::protocol, "not an address of an mpi door");
-  if (job != port_.job || rank >= static_cast<std::uint32_t>(port_.ranks))
-    return Status(Code::unavailable, "the peer is no rank of this communicator");
-  return static_cast<int>(rank);
+  return WireWriter()
+      .put_tag(port_.job)
+      .put(static_cast<std::uint32_t>(port_.rank))
+      .put(static_cast<std::uint8_t>(in_background()))
+      .take();
 }
 
 Expected<Offer> MpiDoor::offer(bool) {
@@ -205,27 +199,33 @@ Expected<Offer> MpiDoor::offer(bool) {
 }
 
 Expected<Door::Accepted> MpiDoor::accept(Offer theirs) {
-  const auto rank = parse_address(theirs.address);
-  if (!rank) return rank.status();
   auto answer = offer(false);
   if (!answer) return answer.status();
-  auto channel = add_lane(rank.value(), answer->token, theirs.token);
-  return Accepted{std::move(channel), std::move(answer).value()};
+  auto channel = add_lane(theirs.address, answer->token, theirs.token);
+  if (!channel) return channel.status();
+  return Accepted{std::move(channel).value(), std::move(answer).value()};
 }
 
 Expected<std::shared_ptr<Channel>> MpiDoor::connect(Offer ours, Offer answer) {
-  const auto rank = parse_address(answer.address);
-  if (!rank) return rank.status();
-  return add_lane(rank.value(), ours.token, answer.token);
+  return add_lane(answer.address, ours.token, answer.token);
 }
 
-std::shared_ptr<Channel> MpiDoor::add_lane(int rank, std::uint64_t local, std::uint64_t remote) {
-  auto lane = std::make_shared<Lane>(rank, local, remote);
+Expected<std::shared_ptr<Channel>> MpiDoor::add_lane(ConstSpan address, std::uint64_t local,
+                                                     std::uint64_t remote) {
+  WireReader reader(address);
+  const Tag job = reader.get_tag();
+  const auto rank = reader.get<std::uint32_t>();
+  const bool serves = reader.get<std::uint8_t>() != 0;
+  if (!reader.at_end()) return Status(Code::protocol, "not an address of an mpi door");
+  if (job != port_.job || rank >= static_cast<std::uint32_t>(port_.ranks))
+    return Status(Code::unavailable, "the peer is no rank of this communicator");
+  auto lane =
+      std::make_shared<Lane>(static_cast<int>(rank), serves && in_background(), local, remote);
   auto channel = std::make_shared<MpiChannel>(shared_from_this(), lane);
   lane->channel = channel;
   std::lock_guard<std::mutex> lock(mutex_);
   lanes_[local] = std::move(lane);
-  return channel;
+  return std::shared_ptr<Channel>(std::move(channel));
 }
 
 // What others want done.
@@ -238,7 +238,10 @@ void MpiDoor::submit(Command command) {
   }
   if (try_progress() == 0) publish();
   // Nobody may wait for it: soon, unless a caller drives meanwhile.
-  if (armed_.exchange(false)) wake_after(kShortestSleep);
+  if (armed_.exchange(false)) {
+    nudged_ = true;
+    wake_after(kShortestSleep);
+  }
 }
 
 void MpiDoor::tell(News news) {
@@ -427,7 +430,7 @@ unsigned MpiDoor::try_progress() {
 }
 
 unsigned MpiDoor::progress() {
-  const bool woken = armed_.exchange(false);
+  const bool woken = armed_.exchange(false) || nudged_.exchange(false);
   unsigned events = try_progress();
   for (unsigned i = 1; woken && events == 0 && i < kProbesPerWake; ++i) events += try_progress();
   const Nanoseconds time = now();
@@ -453,6 +456,15 @@ bool MpiDoor::arm() {
   return !has_commands_;
 }
 
+// Where a caller has done alone what it wanted, the thread need not wake up for it.
+void MpiDoor::rest() {
+  if (!nudged_.load(std::memory_order_relaxed) || has_commands_) return;
+  const Turn turn(*this);
+  if (!turn || !flights_.empty() || !sending_.empty() || !nudged_.exchange(false)) return;
+  armed_ = true;
+  wake_after(std::max(options_.idle, kShortestSleep));
+}
+
 void MpiDoor::wake_after(Nanoseconds delay) const {
   itimerspec when{};
   when.it_value.tv_sec = static_cast<time_t>(delay / kSecond);
@@ -467,7 +479,11 @@ void MpiDoor::left() {
 
 Status MpiDoor::wait(const Operation& operation, Deadline deadline,
                      const std::function<bool()>& interrupted) {
-  if (in_background()) return drive_.wait(operation, deadline, interrupted);
+  if (in_background()) {
+    const Status waited = drive_.wait(operation, deadline, interrupted);
+    rest();
+    return waited;
+  }
   // Nobody else progresses it.
   Nanoseconds pause = 0;
   while (!operation.done()) {

@@ -89,8 +89,8 @@ class MpiDoor final : public Door,
   bool may_call() const;
   bool in_background() const { return port_.threads == ThreadLevel::multiple; }
   Bytes address() const;
-  Expected<int> parse_address(ConstSpan address) const;
-  std::shared_ptr<Channel> add_lane(int rank, std::uint64_t local, std::uint64_t remote);
+  Expected<std::shared_ptr<Channel>> add_lane(ConstSpan address, std::uint64_t local,
+                                              std::uint64_t remote);
 
   void submit(Command command);
   void tell(News news);
@@ -123,6 +123,7 @@ class MpiDoor final : public Door,
   bool driven() const override { return drive_.active(); }
   unsigned try_progress() override;
   void left() override;
+  void rest();
   void wake_after(Nanoseconds delay) const;
 
   const Port port_;
@@ -133,7 +134,8 @@ class MpiDoor final : public Door,
   Drive drive_;
   std::atomic<Receiver*> receiver_{nullptr};
   std::atomic<bool> turn_{false};
-  std::atomic<bool> armed_{false};
+  std::atomic<bool> armed_{false};   // the progress thread sleeps
+  std::atomic<bool> nudged_{false};  // and will wake up soon
   std::atomic<bool> stopped_{true};
 
   mutable std::mutex mutex_;  // everything up to lanes_

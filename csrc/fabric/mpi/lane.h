@@ -36,10 +36,11 @@ struct Outgoing {
 
 class Lane {
  public:
-  Lane(int peer, std::uint64_t local, std::uint64_t remote)
-      : rank(peer), local_token(local), remote_token(remote) {}
+  Lane(int peer, bool serve, std::uint64_t local, std::uint64_t remote)
+      : rank(peer), both_serve(serve), local_token(local), remote_token(remote) {}
 
   const int rank;
+  const bool both_serve;  // a thread of theirs progresses MPI on either side
   const std::uint64_t local_token, remote_token;
   std::atomic<bool> alive{true};
   std::weak_ptr<Channel> channel;
