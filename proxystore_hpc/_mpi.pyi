@@ -29,7 +29,7 @@ def create_door(
     ranks: int,
     job: bytes,
     threads: str,
-    idle: float = 1e-3,
+    idle: float = 2e-3,
 ) -> object:
     """Makes a door for `Instance.open_door`, as a capsule.
 

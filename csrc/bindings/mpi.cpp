@@ -95,7 +95,7 @@ PYBIND11_MODULE(_mpi, module) {
   module.def("create_door", &create_door, py::kw_only(), py::arg("library"), py::arg("constants"),
              py::arg("comm"), py::arg("messages"), py::arg("memory"), py::arg("base"),
              py::arg("rank"), py::arg("ranks"), py::arg("job"), py::arg("threads"),
-             py::arg("idle") = 1e-3);
+             py::arg("idle") = 2e-3);
 }
 
 }  // namespace pshpc::bindings

@@ -20,7 +20,7 @@ from proxystore_hpc.utils.locks import make_lock
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-IDLE = 1e-3
+IDLE = 2e-3
 """Longest sleep in seconds of the thread that progresses MPI."""
 
 _CONSTANTS = ("BYTE", "UINT64_T", "SUM", "REPLACE", "NO_OP")

@@ -16,6 +16,7 @@ mpi4py.rc.thread_level = sys.argv[1]
 from mpi4py import MPI
 import numpy as np
 from proxystore_hpc import Engine, Store
+from proxystore_hpc.exceptions import DoorUnavailableError
 
 world = MPI.COMM_WORLD
 right = (world.rank + 1) % world.size
@@ -29,9 +30,16 @@ with Store.from_mpi(world, "levels", doors=("mpi",), timeout=20, capacity="64MiB
     world.Barrier()
 with Engine.from_mpi(world, "mpi", capacity="64MiB") as engine:
     engine.register("rank", lambda: world.rank)
+    engine.register("length", len)
     world.Barrier()
     for turn in range(3):
         assert engine.lookup(right).call("rank", timeout=20) == right
+    try:
+        assert engine.lookup(right).call("length", np.zeros(100_000), timeout=20) == 100_000
+        assert MPI.Query_thread() == MPI.THREAD_MULTIPLE
+    except DoorUnavailableError as error:
+        assert MPI.Query_thread() < MPI.THREAD_MULTIPLE
+        assert "MPI_THREAD_MULTIPLE" in str(error), error
     world.Barrier()
 print("exchanged", MPI.Query_thread(), flush=True)
 """

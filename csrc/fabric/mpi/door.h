@@ -24,7 +24,7 @@ namespace pshpc::fabric::mpi {
 
 struct Options {
   // The longest that the progress thread sleeps, which is how late it notices a first access.
-  Nanoseconds idle = kMillisecond;
+  Nanoseconds idle = 2 * kMillisecond;
   // How long it polls without a pause after it was called upon.
   Nanoseconds hot = kMillisecond;
 };
