@@ -436,7 +436,8 @@ unsigned MpiDoor::progress() {
   const Nanoseconds time = now();
   if (events > 0) {
     last_active_ = time;
-  } else if (time < hot_until_.load(std::memory_order_relaxed) && time >= contended_until_) {
+  } else if (time < hot_until_.load(std::memory_order_relaxed) && time >= contended_until_ &&
+             ++idle_polls_ % kPollsPerYield == 0) {
     ::sched_yield();
     if (now() - time > kContendedYield) contended_until_ = now() + kContendedPause;
   }

@@ -158,6 +158,7 @@ class MpiDoor final : public Door,
   // Of the progress thread.
   Nanoseconds last_active_ = 0;
   Nanoseconds contended_until_ = 0;
+  unsigned idle_polls_ = 0;
 
   std::mutex news_mutex_;
   std::deque<News> news_;
