@@ -20,6 +20,7 @@ constexpr std::size_t kPiece = std::size_t{1} << 30;
 constexpr int kBell = 1;
 // A rank that was rung for is awake for so long.
 constexpr Nanoseconds kBellLasts = 400 * kMicrosecond;
+constexpr Nanoseconds kLongestPause = 100 * kMillisecond;
 // Looks at the network between two at the bells while requests are tested, which progress MPI too.
 constexpr unsigned kPollsPerProbe = 4;
 constexpr unsigned kProbesPerWake = 4;
@@ -313,6 +314,7 @@ void MpiDoor::piece_done(const std::shared_ptr<Transfer>& transfer, const Status
   if (!status.ok()) transfer->status = status;
   if (--transfer->pieces > 0) return;
   const int rank = transfer->lane->rank;
+  bells_[rank].pause = kBellLasts;
   const auto moving = moving_.find(rank);
   if (--moving->second == 0) moving_.erase(moving);
   // That a put is done says only that its source may be used again.
@@ -365,10 +367,12 @@ unsigned MpiDoor::pump() {
 
 void MpiDoor::ring(int rank) {
   if (rank == port_.rank) return;
-  Nanoseconds& rung = rung_[rank];
+  Bell& bell = bells_[rank];
   const Nanoseconds time = now();
-  if (time - rung < kBellLasts) return;
-  rung = time;
+  if (time - bell.rung < bell.pause) return;
+  bell.rung = time;
+  // Messages that a rank does not take use up what MPI has for those to others.
+  bell.pause = std::clamp(bell.pause * 5 / 4, kBellLasts, kLongestPause);
   flights_.start(
       "ringing",
       [&](Flights::Flight& flight) {
@@ -507,6 +511,7 @@ Status MpiDoor::wait(const Operation& operation, Deadline deadline,
 // What comes of it.
 
 void MpiDoor::record_came(int rank, Bytes record) {
+  bells_[rank].pause = kBellLasts;
   News news;
   news.rank = rank;
   news.record = std::move(record);

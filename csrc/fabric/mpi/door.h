@@ -150,7 +150,11 @@ class MpiDoor final : public Door,
   Mailbox mailbox_;
   std::deque<std::shared_ptr<Lane>> sending_;
   std::unordered_map<int, unsigned> moving_;  // transfers by rank
-  std::unordered_map<int, Nanoseconds> rung_;
+  struct Bell {
+    Nanoseconds rung = 0;
+    Nanoseconds pause = 0;
+  };
+  std::unordered_map<int, Bell> bells_;
   Attachments attachments_;
   unsigned polls_ = 0;
   std::atomic<Nanoseconds> hot_until_{0};
