@@ -14,18 +14,26 @@ _CORE = (
     "csrc/objects/*.cpp",
 )
 _UCX = ("csrc/fabric/drive.cpp", "csrc/fabric/ucx/*.cpp")
+_MPI = ("csrc/fabric/drive.cpp", "csrc/fabric/mpi/*.cpp")
 
 EXTENSIONS = {
     "proxy": ("csrc/proxy/*.cpp",),
     "core": (*_CORE, "csrc/bindings/core*.cpp"),
     "ucx": ("csrc/base/*.cpp", *_UCX, "csrc/bindings/ucx*.cpp"),
+    "mpi": ("csrc/base/*.cpp", *_MPI, "csrc/bindings/mpi*.cpp"),
 }
+
+
+# Folders of fabric/ that have a module of their own.
+_DOORS = ("ucx", "mpi")
 
 
 def of_extension(part: str) -> list[Path]:
     """Sources of `proxystore_hpc._<part>`, relative to the project's root."""
     found = _glob(EXTENSIONS[part])
-    return found if part == "ucx" else [p for p in found if not _is_ucx(p)]
+    if part != "core":
+        return found
+    return [p for p in found if p.parent.name not in _DOORS]
 
 
 def of_cpp_tests(with_ucx: bool) -> list[Path]:

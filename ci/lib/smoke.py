@@ -7,7 +7,7 @@ from pathlib import Path
 
 import proxystore_hpc
 
-heavy = {"numpy", "mpi4py", "proxystore_hpc._ucx"} & set(sys.modules)
+heavy = {"numpy", "mpi4py", "proxystore_hpc._ucx", "proxystore_hpc._mpi"} & set(sys.modules)
 assert not heavy, f"import proxystore_hpc loaded {heavy}"
 
 installed = Path(proxystore_hpc.__file__).resolve()

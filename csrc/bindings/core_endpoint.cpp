@@ -369,6 +369,15 @@ class PyEndpoint {
   }
 
   [[noreturn]] void no_messages() const {
+    if (way_->link->channel("mpi")) {
+      py::dict mpi;
+      mpi["door"] = "mpi";
+      raise({Code::unavailable,
+             "here or there MPI may not be called by a thread of this library, so that only short "
+             "calls reach " +
+                 name_ + ": start MPI with MPI_THREAD_MULTIPLE"},
+            mpi);
+    }
     const auto& theirs = way_->link->welcome().offers;
     std::string opened;
     for (const auto& door : instance_of(instance_).exposure().doors())

@@ -453,6 +453,11 @@ void bind_instance(py::module_& module) {
           },
           py::arg("name"), py::arg("provider"))
       .def("refuse_requests", [](PyInstance& self) { self.use().messenger()->refuse_requests(); })
+      .def("end_calls",
+           [](PyInstance& self) {
+             const py::gil_scoped_release release;
+             self.use().messenger()->end_calls({Code::closed, "it was closed on this side"});
+           })
       .def("rpc_stats", &PyInstance::rpc_stats)
       .def("doors", &PyInstance::doors)
       .def("stats", &PyInstance::stats)

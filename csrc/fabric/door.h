@@ -63,6 +63,8 @@ class Channel {
   // A message of that size comes sooner than a read of it, since both sides copy at the same time;
   // but it needs the owner to be running.
   virtual bool prefers_message(std::size_t) const { return false; }
+  // The peer takes messages whenever they come, not only while it calls this library.
+  virtual bool serves_messages() const { return true; }
   virtual bool alive() const = 0;
   // The lanes chosen, for people: "cma/memory posix/memory".
   virtual std::string describe() const = 0;
@@ -138,7 +140,7 @@ class Door {
 };
 
 // What extension modules hand to the core inside a PyCapsule; the capsule owns the shared_ptr.
-inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door/3";
+inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door/4";
 using DoorHandle = std::shared_ptr<Door>;
 
 }  // namespace pshpc::fabric

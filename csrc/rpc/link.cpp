@@ -174,7 +174,7 @@ void Link::drop_channel(const std::string& door) {
 std::shared_ptr<fabric::Channel> Link::best_channel(fabric::DoorHandle* door) const {
   for (const auto& candidate : context_.exposure->doors()) {
     auto channel = this->channel(candidate->name());
-    if (!channel) continue;
+    if (!channel || !channel->serves_messages()) continue;
     if (door != nullptr) *door = candidate;
     return channel;
   }

@@ -61,7 +61,7 @@ class Link {
   // nullptr if that door does not lead there.
   std::shared_ptr<fabric::Channel> channel(const std::string& door) const;
   void drop_channel(const std::string& door);
-  // The first one that is open, and its door.
+  // The first one that is open and serves messages, and its door.
   std::shared_ptr<fabric::Channel> best_channel(fabric::DoorHandle* door) const;
   // A door was lost that a new link may open again.
   bool worn() const { return worn_.load(std::memory_order_relaxed); }

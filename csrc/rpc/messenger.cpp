@@ -240,11 +240,13 @@ void Messenger::dispatch(Request& request) {
 }
 
 void Messenger::dispatch(Request& request, const Entry* entry) {
-  if (entry == nullptr) return request.responder.reply(missing({request.method, request.provider}));
-  if (!request.caller.trusted && !entry->handler->open_to_strangers())
+  const bool refused = refusing_.load(std::memory_order_relaxed) && (request.method & kHashed) != 0;
+  if (entry == nullptr && !refused)
+    return request.responder.reply(missing({request.method, request.provider}));
+  if (!request.caller.trusted && (entry == nullptr || !entry->handler->open_to_strangers()))
     return request.responder.reply(untrusted());
-  if (refusing_.load(std::memory_order_relaxed) && (request.method & kHashed) != 0)
-    return request.responder.reply({Code::closed, "the engine there is shutting down"});
+  // By an engine that is closed its procedures are forgotten already.
+  if (refused) return request.responder.reply({Code::closed, "the engine there is shutting down"});
   entry->tally->calls.fetch_add(1, std::memory_order_relaxed);
   if (const std::size_t size = request.body.size + request.payload.span.size; size > 0)
     entry->tally->bytes_in.fetch_add(size, std::memory_order_relaxed);

@@ -19,10 +19,11 @@ import os
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxystore_hpc.exceptions import InvalidArgumentError, ProxyStoreHpcError
 from proxystore_hpc.mpi.peers import Peers
+from proxystore_hpc.mpi.windows import free_idle
 from proxystore_hpc.utils.locks import make_rlock
 
 if TYPE_CHECKING:
@@ -30,37 +31,55 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
-    from proxystore_hpc.store.base import Store
+    from proxystore_hpc.mpi.windows import Windows
 
 logger = logging.getLogger(__name__)
-
-LINGER = 30.0
-"""Seconds that a rank which ends waits for others that may never close."""
 
 _THROUGH_S = 1.0
 _POLL_FIRST_S = 50e-6
 _POLL_LAST_S = 5e-3
 
 
+class Participant(Protocol):
+    """What ranks open together: a store or an engine."""
+
+    _instance: Any  # it outlives the participant: others may still read
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+
+    def close(self) -> None:
+        """Ends it in this process."""
+
+
 class MpiJob:
-    """The ranks of one store. Implements `proxystore_hpc.store.core.Job`.
+    """The ranks of one store or engine. Implements `proxystore_hpc.store.core.Job`.
 
     Args:
         comm: A communicator of its own; freed when all have left.
-        store: The store of this rank.
+        participant: The store or engine of this rank.
         addresses: `Store.address` of every rank.
         linger: Bound in seconds of the wait for ranks that may never close.
+        windows: Those of the mpi door, if it has one.
     """
 
     def __init__(
-        self, comm: MPI.Intracomm, store: Store, addresses: Sequence[bytes], linger: float
+        self,
+        comm: MPI.Intracomm,
+        participant: Participant,
+        addresses: Sequence[bytes],
+        linger: float,
+        windows: Windows | None = None,
     ) -> None:
         self._comm = comm
-        self._name = store.name
-        self._instance = store._instance  # it outlives the store: others may still read
-        self._store = weakref.ref(store)
+        self._name = participant.name
+        self.label = f"the {type(participant).__name__.lower()} {participant.name!r}"
+        self._instance = participant._instance
+        self._participant = weakref.ref(participant)
         self._addresses = addresses
         self._linger = linger
+        self._windows = windows
         self._left = False
         self._request: MPI.Request | None = None
         self._peers = Peers(addresses)
@@ -84,11 +103,11 @@ class MpiJob:
         self._left = True
         settle()
 
-    def close_store(self) -> None:
-        """Closes the store if nobody did."""
-        store = self._store()
-        if store is not None:
-            store.close()
+    def close_participant(self) -> None:
+        """Closes the store or engine if nobody did."""
+        participant = self._participant()
+        if participant is not None:
+            participant.close()
         self._left = True
 
     def advance(self) -> bool:
@@ -101,11 +120,13 @@ class MpiJob:
             if not self._request.Test():
                 return False
             self._instance.close()
+            if self._windows is not None:
+                self._windows.retire(self._linger)
             # No rank waits for another here: implementations only drop a reference.
             self._comm.Free()
         except _mpi_error() as error:
             # Seen with fault-tolerant MPIs only: others end the job.
-            logger.warning("the store %r: MPI failed while it closed: %s", self._name, error)
+            logger.warning("%s: MPI failed while it closed: %s", self.label, error)
             self._instance.close()
         return True
 
@@ -128,9 +149,9 @@ class MpiJob:
     def abandon(self) -> None:
         """Ends although not all have left."""
         logger.warning(
-            "the store %r stops serving although not all ranks have closed it: one has died or "
+            "%s stops serving although not all ranks have closed it: one has died or "
             "did not close within %g s",
-            self._name,
+            self.label,
             self._linger,
         )
         self._instance.close()
@@ -192,9 +213,9 @@ class _Endings:
             return
         for job in list(self._jobs):
             try:
-                job.close_store()
+                job.close_participant()
             except ProxyStoreHpcError:
-                logger.exception("closing a store at the end of the process failed")
+                logger.exception("closing %s at the end of the process failed", job.label)
         try:
             self._wait()
         finally:
@@ -202,6 +223,8 @@ class _Endings:
                 for job in self._jobs:
                     job.abandon()
                 self._jobs.clear()
+        if self._usable() and not _will_abort():
+            free_idle()
 
     def _wait(self) -> None:
         self.settle()

@@ -23,8 +23,11 @@ TRANSPORTS: dict[str, str | None] = {
     "shm": None,
     "ucx": "",
     "tcp": "tcp,self",
+    "mpi": None,
 }
 """UCX's list of transports for each of ours; `None`: UCX is not used."""
+
+_WITHOUT_RINGS = ("tcp", "mpi")
 
 _EVERYWHERE = ("0.0.0.0", "::", "[::]", "*", "")
 _TEXTS = ("name", "transport", "listen", "progress", "secret_file")
@@ -36,10 +39,11 @@ class EngineConfig(_Config):
 
     Attributes:
         transport: `"auto"`, shared memory on the node, and UCX, once something else is to be
-            reached, off it; `"shm"`, nothing else; `"ucx"`, UCX from the start; `"tcp"`, UCX limited
-            to that, on the node as well.
+            reached, off it; `"shm"`, nothing else; `"ucx"`, UCX from the start; `"tcp"`, UCX
+            limited to that, on the node as well; `"mpi"`, windows of MPI and nothing else, with
+            `Engine.from_mpi` only.
         rings: Whether messages on the node go through rings in shared memory rather than through
-            UCX; `None` for all transports but `"tcp"`.
+            UCX; `None` for all transports but `"tcp"` and `"mpi"`.
         listen: `"HOST:PORT"` or `"INTERFACE:PORT"` where peers off this node say hello; port 0, or
             none, for any that is free. `None`: reachable on its node only.
         name: Name of the engine in messages, and what its peers are told.
@@ -75,7 +79,7 @@ class EngineConfig(_Config):
     @property
     def uses_rings(self) -> bool:
         """Whether messages on the node go through rings in shared memory."""
-        return self.transport != "tcp" if self.rings is None else self.rings
+        return self.transport not in _WITHOUT_RINGS if self.rings is None else self.rings
 
     def __post_init__(self) -> None:
         _expect("transport", self.transport, str)
@@ -110,7 +114,7 @@ class EngineConfig(_Config):
         self.spin = float(Options.parse({"spin": self.spin, "ucx": self.ucx}).spin)
         if self.rings is not None:
             _expect("rings", self.rings, bool)
-            if not self.rings and TRANSPORTS[self.transport] is None:
+            if not self.rings and self.transport == "shm":
                 raise ConfigError("rings: the transport 'shm' is nothing without them")
         if TRANSPORTS[self.transport] is None and self.ucx:
             raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -38,7 +38,10 @@ from proxystore_hpc.rpc.stats import CallCounters
 from proxystore_hpc.store.opening import load_core
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from proxystore_hpc.rpc.bulk import Bulk
+    from proxystore_hpc.store.core import Job
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ class Engine:
 
     Args:
         address: A transport (`"auto"`, `"shm"`, `"ucx"`, `"tcp"`), or one with the place to listen
-            (`"tcp://10.0.0.5:7777"`, port 0 for any).
+            (`"tcp://10.0.0.5:7777"`, port 0 for any). For `"mpi"` see `from_mpi`.
         listen: That place by itself: `"HOST:PORT"` or `"INTERFACE:PORT"`. UCX's TCP is bound to its
             interface. By default the engine meets others on its node only.
         progress: `"adaptive"` sleeps when idle, `"polling"` keeps a core busy.
@@ -95,6 +98,9 @@ class Engine:
         **options: Any,
     ) -> None:
         self._closing = self._closed = True
+        self._job: Job | None = None
+        self._ranks: Sequence[str] = ()
+        mpi_door = options.pop("_mpi_door", None)
         given: dict[str, Any] = {
             "listen": listen,
             "progress": progress,
@@ -124,7 +130,7 @@ class Engine:
         self._hooks = Hooks()
         self._calls = CallCounters()
         self._last_stats: dict[str, Any] | None = None
-        self._instance = open_instance(self._config, find_secret(self._config, secret))
+        self._instance = open_instance(self._config, find_secret(self._config, secret), mpi_door)
         try:
             self._ucx = LazyUcx(self._instance, self._config)
         except BaseException:
@@ -142,6 +148,26 @@ class Engine:
             self.close()
             raise
         remember(self)
+
+    @classmethod
+    def from_mpi(cls, comm: MPI.Comm, transport: str = "auto", **options: Any) -> Engine:
+        """An engine on every rank of a communicator. Collective.
+
+        The engines share a secret and know each other: `lookup(rank)`. After `close` an engine
+        refuses calls; memory that it exposes can be read until all ranks have closed.
+
+        Args:
+            comm: An intracommunicator of mpi4py; it is duplicated.
+            transport: As for the engine; `"mpi"` uses windows of MPI and nothing else.
+            options: Arguments of the engine, but `secret` and `listen`; `linger` are the seconds
+                that a rank which is about to end waits for the others to close.
+
+        Raises:
+            As the constructor, on every rank if it fails on one.
+        """
+        from proxystore_hpc.mpi.engine import open_on
+
+        return open_on(cls, comm, transport, options)
 
     @property
     def address(self) -> str:
@@ -310,11 +336,12 @@ class Engine:
         """A procedure by name, to be called at peers: `engine.rpc("name").on(endpoint)(...)`."""
         return RemoteFunction(self, name, codec, one_way, {"one_way": one_way, "codec": codec})
 
-    def lookup(self, address: str | Endpoint, timeout: float = LOOKUP_TIMEOUT) -> Endpoint:
+    def lookup(self, address: str | int | Endpoint, timeout: float = LOOKUP_TIMEOUT) -> Endpoint:
         """The engine at an address: connects, or returns what an earlier lookup found.
 
         Args:
-            address: `Engine.address` of the peer, or `"HOST:PORT"` for whoever listens there.
+            address: `Engine.address` of the peer, or `"HOST:PORT"` for whoever listens there; of an
+                engine of `from_mpi` also a rank.
             timeout: Seconds to connect in.
 
         Raises:
@@ -328,6 +355,13 @@ class Engine:
         self._check_open()
         if isinstance(address, Endpoint):
             address = address.address
+        if self._ranks and isinstance(address, int):
+            if not 0 <= address < len(self._ranks):
+                raise InvalidArgumentError(
+                    f"there is no rank {address}; the communicator of the engine {self.name!r} has "
+                    f"ranks 0 to {len(self._ranks) - 1}"
+                )
+            address = self._ranks[address]
         if not isinstance(address, str):
             raise InvalidArgumentError(f"an address is a text, not a {type(address).__name__}")
         known = self._endpoints.get(address)
@@ -411,7 +445,11 @@ class Engine:
         # The core holds them, they hold the engine, and no collector sees through the core.
         for name, provider in (*self._served, *self._native):
             self._instance.withdraw(name, provider)
-        self._instance.close()
+        if self._job is None:
+            self._instance.close()
+        else:
+            self._instance.end_calls()
+            self._job.leave()
         # Handlers that waited for calls of their own end now.
         deadline = monotonic() + _LAST_WAIT
         if not all(pool.join(deadline, monotonic) for pool in pools):

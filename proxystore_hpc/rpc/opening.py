@@ -10,6 +10,7 @@ import pathlib
 import stat
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
@@ -29,13 +30,24 @@ _SECRET_NBYTES = 16
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
-def open_instance(config: EngineConfig, secret: bytes | None) -> Instance:
+def open_instance(
+    config: EngineConfig, secret: bytes | None, mpi_door: Callable[[], Any] | None = None
+) -> Instance:
     """The core's instance for an engine, its doors open but for those that `LazyUcx` opens.
+
+    Args:
+        config: Of the engine.
+        secret: 16 bytes, `None` for none.
+        mpi_door: Makes the door of the transport `"mpi"`.
 
     Raises:
         ConfigError: The place to listen is none of this machine.
         DoorUnavailableError: The native core, UCX, or a transport is missing; says how to get it.
     """
+    if config.transport == "mpi" and mpi_door is None:
+        raise DoorUnavailableError(
+            "mpi", "it leads to the ranks of a job: make the engine with Engine.from_mpi(comm)"
+        )
     host, port = ("", 0) if config.listen is None else split_listen(config.listen)
     if host:
         host = address_of(host)
@@ -44,6 +56,7 @@ def open_instance(config: EngineConfig, secret: bytes | None) -> Instance:
         config.name,
         capacity=capacity,
         pool_capacity=config.pool_capacity or capacity,
+        doors=["mpi"] if mpi_door is not None else [],
         secret=secret,
         host=host,
         port=port,
@@ -51,12 +64,14 @@ def open_instance(config: EngineConfig, secret: bytes | None) -> Instance:
         spin=config.spin,
         rings=config.uses_rings,
     )
-    if TRANSPORTS[config.transport] is not None and config.transport != "auto":
-        try:
+    try:
+        if mpi_door is not None:
+            instance.open_door(mpi_door())
+        elif TRANSPORTS[config.transport] is not None and config.transport != "auto":
             instance.open_door(_ucx_door(config, host))
-        except BaseException:
-            instance.close()
-            raise
+    except BaseException:
+        instance.close()
+        raise
     return instance
 
 

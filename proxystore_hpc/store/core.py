@@ -53,12 +53,17 @@ class StoreCore:
         capacity: int = 0,
         host: str = "",
         network: bool = False,
+        mpi_door: Callable[[], Any] | None = None,
     ) -> None:
         self._closed = True
         self._job: Job | None = None
         if config.connector is not None:
             raise ConfigError(
                 "connector: this store keeps objects in its own memory; leave the connector out"
+            )
+        if mpi_door is None and config.doors is not None and "mpi" in config.doors:
+            raise DoorUnavailableError(
+                "mpi", "it leads to the ranks of a job: open the store with Store.from_mpi(comm)"
             )
         self._apply(config)
         if not host and config.interface is not None:
@@ -76,6 +81,8 @@ class StoreCore:
                 self._instance.open_door(ucx_door(config, host))
             elif (host or network) and config.doors is None:
                 self._try_ucx()
+            if mpi_door is not None:
+                self._instance.open_door(mpi_door())
             self._instance.set_config(config_for_peers(config))
             if config.auto_register:
                 register_store(self._whole)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DOORS = ("self", "shm", "ucx", "socket")
+DOORS = ("self", "shm", "ucx", "mpi", "socket")
 """Doors of this version; `socket` is the last resort through the owners' own sockets."""
 
 GRACE = 0.1

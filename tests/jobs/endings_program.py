@@ -16,6 +16,7 @@ from typing import Any
 
 ENDINGS: dict[str, Callable[[Any, Any, list[Any]], None]] = {}
 PAUSE_S = 1.0
+DOORS = (os.environ.get("DOOR", "shm"),)
 
 
 def ending(function: Callable[[Any, Any, list[Any]], None]) -> Callable[..., None]:
@@ -77,8 +78,8 @@ def some_finalize(world: Any, store: Any, proxies: list[Any]) -> None:
 @ending
 def several_stores(world: Any, store: Any, proxies: list[Any]) -> None:
     half = world.Split(world.rank % 2)
-    second = type(store).from_mpi(half, "second", doors=("shm",))
-    third = type(store).from_mpi(world, "third", doors=("shm",))
+    second = type(store).from_mpi(half, "second", doors=DOORS)
+    third = type(store).from_mpi(world, "third", doors=DOORS)
     keys = world.allgather(third.put(world.rank))
     if world.rank == 1:
         second.close()
@@ -170,7 +171,7 @@ def main() -> None:
 
     world = MPI.COMM_WORLD
     linger = float(os.environ.get("LINGER", "30"))
-    store = Store.from_mpi(world, "ends", doors=("shm",), timeout=20, linger=linger)
+    store = Store.from_mpi(world, "ends", doors=DOORS, timeout=20, linger=linger)
     unfinished = Path(f"part.{world.rank}")
     unfinished.write_text(f"{os.getpid()} {store.address.hex()}")
     unfinished.rename(f"rank.{world.rank}")

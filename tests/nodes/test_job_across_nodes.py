@@ -23,7 +23,9 @@ from mpi4py import MPI
 from proxystore_hpc import Store
 
 world = MPI.COMM_WORLD
-options = {"interface": sys.argv[1 + world.rank // 2]} if len(sys.argv) > 1 else {}
+options = {"interface": sys.argv[1 + world.rank // 2]} if len(sys.argv) > 2 else {}
+if len(sys.argv) == 2:
+    options["doors"] = (sys.argv[1],)
 with Store.from_mpi(world, "wide", timeout=20, **options) as store:
     key = store.put(np.full(100_000, float(world.rank)))
     left = store.put(b"from the right", to=(world.rank - 1) % world.size)
@@ -113,6 +115,49 @@ def test_ranks_meet_across_nodes(nodes, tmp_path, interface) -> None:
         others = found["doors"].pop("ucx")
         assert others in (2, 3)
         assert sum(found["doors"].values()) == 5 - others
+
+
+def test_ranks_meet_across_nodes_over_mpi_alone(nodes, tmp_path) -> None:
+    launched(nodes, tmp_path, PROGRAM, "mpi")
+    for rank in range(4):
+        found = json.loads((tmp_path / f"found.{rank}").read_text())
+        # Itself; the others, and what was put to one of them or was put here by one.
+        assert set(found["doors"]) == {"self", "mpi"}
+        assert sum(found["doors"].values()) == 5
+
+
+CALLS = """
+import time
+import numpy as np
+from mpi4py import MPI
+from proxystore_hpc import Engine
+
+world = MPI.COMM_WORLD
+with Engine.from_mpi(world, "mpi", timeout=20, capacity="64MiB") as engine:
+    engine.register("echo", lambda thing: thing)
+    engine.register("busy", lambda: sum(range(10_000_000)))
+    bulk = engine.expose(np.full(3_000_000, world.rank, "u1"))
+    bulks = world.allgather(bulk)
+    far = (world.rank + 2) % world.size
+    data = np.random.default_rng(world.rank).random(200_000)
+    assert (engine.lookup(far).call("echo", data) == data).all()
+    assert "mpi" in engine.lookup(far).lanes
+    assert (np.frombuffer(bulks[far].pull(engine), "u1") == far).all()
+    # A rank that computes in Python answers all the same.
+    if world.rank == 0:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            sum(range(1000))
+    elif world.rank == 2:
+        began = time.monotonic()
+        assert (np.frombuffer(bulks[0].pull(engine), "u1") == 0).all()
+        assert time.monotonic() - began < 2
+    world.Barrier()
+"""
+
+
+def test_engines_call_across_nodes_over_mpi_alone(nodes, tmp_path) -> None:
+    launched(nodes, tmp_path, CALLS)
 
 
 def test_a_mistaken_interface_is_said_on_every_rank(nodes, tmp_path) -> None:

@@ -127,7 +127,7 @@ def differences(node: ast.FunctionDef, function: Any) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("name", ["_proxy", "_core", "_ucx"])
+@pytest.mark.parametrize("name", ["_proxy", "_core", "_ucx", "_mpi"])
 def test_names_of_module_and_stub_are_the_same(name: str) -> None:
     module, stub = module_of(name), definitions(stub_of(name).body)
     assert public(list(stub)) == public(dir(module))
@@ -138,7 +138,7 @@ def test_names_of_module_and_stub_are_the_same(name: str) -> None:
             assert public(list(definitions(node.body))) == public(vars(built)), class_name
 
 
-@pytest.mark.parametrize("name", ["_core", "_ucx"])
+@pytest.mark.parametrize("name", ["_core", "_ucx", "_mpi"])
 def test_parameters_of_module_and_stub_are_the_same(name: str) -> None:
     module = module_of(name)
     wrong: list[str] = []

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from proxystore_hpc.exceptions import ConfigError
+from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
 from proxystore_hpc.rpc import Engine, EngineConfig
 from proxystore_hpc.rpc.config import make_config, split_address, split_listen
 from proxystore_hpc.rpc.opening import find_secret
@@ -157,3 +157,11 @@ def test_secrets(tmp_path):
         find_secret(config, "other")
     with pytest.raises(ConfigError, match="No such file"):
         find_secret(EngineConfig(secret_file=str(tmp_path / "none")), None)
+
+
+def test_the_transport_mpi_needs_a_job_and_no_rings():
+    assert not EngineConfig(transport="mpi").uses_rings
+    with pytest.raises(ConfigError, match="does without UCX"):
+        EngineConfig(transport="mpi", ucx={"tls": "tcp"})
+    with pytest.raises(DoorUnavailableError, match=r"Engine\.from_mpi\(comm\)"):
+        Engine("mpi")

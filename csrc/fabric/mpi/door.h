@@ -1,0 +1,175 @@
+#pragma once
+// The mpi door: memory through a dynamic window, messages through mailboxes in another.
+//
+// All calls of MPI are made by one thread at a time, which has the turn; none of them waits, but
+// for the flush after a write. What others want done meanwhile is queued. What comes of it is
+// published outside the turn.
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "fabric/door.h"
+#include "fabric/drive.h"
+#include "fabric/mpi/attachments.h"
+#include "fabric/mpi/lane.h"
+#include "fabric/mpi/mailbox.h"
+
+namespace pshpc::fabric::mpi {
+
+struct Options {
+  // The longest that the progress thread sleeps, which is how late it notices a first access.
+  Nanoseconds idle = 2 * kMillisecond;
+  // How long it polls without a pause after it was called upon.
+  Nanoseconds hot = kMillisecond;
+};
+
+class MpiDoor final : public Door,
+                      private Source,
+                      private Drivable,
+                      private Mailbox::Owner,
+                      public std::enable_shared_from_this<MpiDoor> {
+ public:
+  static constexpr const char* kName = "mpi";
+
+  static Expected<std::shared_ptr<MpiDoor>> create(const Port& port, const Options& options);
+  ~MpiDoor() override;
+
+  std::string name() const override { return kName; }
+  Status start(Progress& progress, Receiver& receiver) override;
+  void stop() override;
+
+  Expected<Bytes> expose(const memory::Region& region) override;
+  void withdraw(std::uint32_t region_id) override;
+
+  Expected<Offer> offer(const Peer& peer) override;
+  Expected<Accepted> accept(const Peer& peer, Offer theirs) override;
+  Expected<std::shared_ptr<Channel>> connect(const Peer& peer, Offer ours, Offer answer) override;
+
+  Status wait(const Operation& operation, Deadline deadline,
+              const std::function<bool()>& interrupted) override;
+  std::vector<std::pair<std::string, std::string>> facts() const override;
+
+ private:
+  friend class MpiChannel;
+  class Turn;
+
+  enum class Kind { read, write, send, close };
+  struct Command {
+    Kind kind;
+    std::shared_ptr<Lane> lane;
+    Aint address = 0;
+    Span span;
+    Outgoing message;
+    Operation* operation = nullptr;
+  };
+  // A read or write under way.
+  struct Transfer {
+    std::shared_ptr<Lane> lane;
+    Operation* operation = nullptr;
+    bool writes = false;
+    std::size_t pieces = 0;
+    Status status;
+  };
+  struct News {
+    Operation* operation = nullptr;
+    Status status;
+    std::optional<Outgoing> sent;  // whose memory is not needed any more
+    std::shared_ptr<Lane> broken;
+    int rank = -1;
+    Bytes record;
+  };
+
+  MpiDoor(const Port& port, const Options& options);
+  bool may_call() const;
+  bool in_background() const { return port_.threads == ThreadLevel::multiple; }
+  Bytes address() const;
+  Expected<std::shared_ptr<Channel>> add_lane(ConstSpan address, std::uint64_t local,
+                                              std::uint64_t remote);
+
+  void submit(Command command);
+  void tell(News news);
+  void complete(Operation* operation, const Status& status);
+
+  // With the turn.
+  unsigned work();
+  unsigned run_commands();
+  void begin(Command& command);
+  void move(Command& command);
+  void piece_done(const std::shared_ptr<Transfer>& transfer, const Status& status);
+  void close_lane(const std::shared_ptr<Lane>& lane);
+  void list(const std::shared_ptr<Lane>& lane);
+  unsigned pump();
+  unsigned listen();
+  void ring(int rank);
+  void keep_peers_awake();
+
+  void record_came(int rank, Bytes record) override;
+  void rank_failed(int rank, const Status& why) override;
+  void noticed(int rank) override { ring(rank); }
+
+  void publish();
+  void run(News& news);
+
+  // Source and Drivable.
+  int fd() const override { return timer_.get(); }
+  unsigned progress() override;
+  bool arm() override;
+  bool driven() const override { return drive_.active(); }
+  unsigned try_progress() override;
+  void left() override;
+  void rest();
+  void wake_after(Nanoseconds delay) const;
+
+  const Port port_;
+  const Options options_;
+  const std::uint32_t birth_;
+  const std::thread::id maker_;
+  GuardedFd timer_;
+  Drive drive_;
+  std::atomic<Receiver*> receiver_{nullptr};
+  std::atomic<bool> turn_{false};
+  std::atomic<bool> armed_{false};   // the progress thread sleeps
+  std::atomic<bool> nudged_{false};  // and will wake up soon
+  std::atomic<bool> stopped_{true};
+
+  mutable std::mutex mutex_;  // everything up to lanes_
+  Progress* progress_ = nullptr;
+  std::deque<Command> commands_;
+  std::atomic<bool> has_commands_{false};
+  std::uint64_t next_token_ = 1;
+  std::unordered_map<std::uint64_t, std::shared_ptr<Lane>> lanes_;
+
+  // Of whoever has the turn.
+  Flights flights_;
+  Mailbox mailbox_;
+  std::deque<std::shared_ptr<Lane>> sending_;
+  std::unordered_map<int, unsigned> moving_;  // transfers by rank
+  struct Bell {
+    Nanoseconds rung = 0;
+    Nanoseconds pause = 0;
+  };
+  std::unordered_map<int, Bell> bells_;
+  Attachments attachments_;
+  unsigned polls_ = 0;
+  std::atomic<Nanoseconds> hot_until_{0};
+
+  // Of the progress thread.
+  Nanoseconds last_active_ = 0;
+  Nanoseconds contended_until_ = 0;
+  unsigned idle_polls_ = 0;
+
+  std::mutex news_mutex_;
+  std::deque<News> news_;
+  std::atomic<bool> has_news_{false};
+  std::atomic<bool> publishing_{false};
+
+  std::atomic<std::uint64_t> dropped_{0};
+};
+
+}  // namespace pshpc::fabric::mpi
