@@ -405,7 +405,10 @@ def perftest(scale: Scale) -> Rows:
             try:
                 reference = rpc_peers.Perftest(tls, interface if tls == "tcp" else "")
                 for _ in range(scale.rounds):
-                    # One at a time: two that spin would share the cores.
+                    # One at a time: two that spin would share the cores. Whoever met another
+                    # spinner sleeps instead for a moment.
+                    time.sleep(0.05)
+                    two.probe(scale.batch)
                     ours.append(two.in_cpp(10 * scale.batch).time())
                     python.append(repeated(native, scale).time())
                     theirs.append(reference.round_trip(scale.perftest))

@@ -77,7 +77,7 @@ class Instance(metaclass=_Bound):
         host: str = "",
         port: int = 0,
         polling: bool = False,
-        spin: float = 50e-6,
+        spin: float = 100e-6,
         rings: bool = True,
     ) -> None: ...
     @property

@@ -377,7 +377,7 @@ void bind_instance(py::module_& module) {
            py::arg("pool_capacity") = 0, py::arg("grace") = 0.1,
            py::arg("doors") = std::vector<std::string>{}, py::arg("secret") = py::none(),
            py::arg("host") = "", py::arg("port") = 0, py::arg("polling") = false,
-           py::arg("spin") = 50e-6, py::arg("rings") = true)
+           py::arg("spin") = 100e-6, py::arg("rings") = true)
       .def("open_door", &PyInstance::open_door, py::arg("capsule"))
       .def_property_readonly(
           "address", [](PyInstance& self) { return to_bytes(self.owner()->self().encode()); })

@@ -51,7 +51,7 @@ class Progress {
  public:
   struct Options {
     ProgressMode mode = ProgressMode::adaptive;
-    Nanoseconds spin = 50 * kMicrosecond;
+    Nanoseconds spin = 100 * kMicrosecond;
   };
 
   explicit Progress(Options options);

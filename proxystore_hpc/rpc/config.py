@@ -65,7 +65,7 @@ class EngineConfig(_Config):
     listen: str | None = None
     name: str = "engine"
     progress: str = "adaptive"
-    spin: float = 50e-6
+    spin: float = 100e-6
     handlers: dict[str, int] = dataclasses.field(default_factory=dict)
     extra_handlers: int = 64
     timeout: float = TIMEOUT

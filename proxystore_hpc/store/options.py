@@ -38,7 +38,7 @@ class Options:
 
     pool_capacity: int = 0
     port: int = 0
-    spin: float = 50e-6
+    spin: float = 100e-6
     ucx: Mapping[str, Any] | None = None
 
     @classmethod

@@ -10,10 +10,13 @@ Status Attachments::add(const memory::Region& region) {
   if (regions_.count(region.id) != 0) return {};
   const Span span = region.span;
   auto found = attached_.upper_bound(span.data);
-  const auto covers = [&](const Span& other) {
-    return other.data <= span.data && span.data + span.size <= other.data + other.size;
-  };
-  if (found == attached_.begin() || !covers((--found)->second.span)) {
+  bool covered = false;
+  if (found != attached_.begin()) {
+    --found;
+    const Span& other = found->second.span;
+    covered = other.data <= span.data && span.data + span.size <= other.data + other.size;
+  }
+  if (!covered) {
     const Status attached = attach(span);
     if (!attached.ok()) return attached;
     found = attached_.emplace(span.data, Attached{span, 0}).first;

@@ -17,7 +17,7 @@ NAMES = st.sampled_from(["pool_capacity", "port", "spin", "ucx"]) | st.text()
 
 
 def test_what_is_left_out() -> None:
-    assert Options.parse({}) == Options(0, 0, 50e-6, None)
+    assert Options.parse({}) == Options(0, 0, 100e-6, None)
 
 
 def test_sizes_are_read_as_everywhere() -> None:
