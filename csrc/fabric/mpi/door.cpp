@@ -39,22 +39,6 @@ Status closed_here() { return {Code::peer_lost, "the mpi door was closed on this
 
 }  // namespace
 
-class MpiDoor::Turn {
- public:
-  explicit Turn(MpiDoor& door)
-      : door_(door), mine_(!door.turn_.exchange(true, std::memory_order_acquire)) {}
-  ~Turn() {
-    if (mine_) door_.turn_.store(false, std::memory_order_seq_cst);
-  }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-  explicit operator bool() const { return mine_; }
-
- private:
-  MpiDoor& door_;
-  const bool mine_;
-};
-
 MpiDoor::MpiDoor(const Port& port, const Options& options)
     : port_(port),
       options_(options),
@@ -106,7 +90,7 @@ void MpiDoor::stop() {
   const Deadline deadline = Deadline::after(usable ? kCloseTime : 0);
   for (bool first = true;; first = false) {
     {
-      const Turn turn(*this);
+      const Turn turn(turn_);
       if (!turn) {
         ::sched_yield();
         continue;
@@ -155,7 +139,7 @@ Expected<Bytes> MpiDoor::expose(const memory::Region& region) {
                            .put(static_cast<std::uint64_t>(region.span.size))
                            .take();
   for (;;) {
-    const Turn turn(*this);
+    const Turn turn(turn_);
     if (!turn) {
       ::sched_yield();
       continue;
@@ -170,7 +154,7 @@ Expected<Bytes> MpiDoor::expose(const memory::Region& region) {
 void MpiDoor::withdraw(std::uint32_t region_id) {
   if (!may_call()) return;
   for (;;) {
-    const Turn turn(*this);
+    const Turn turn(turn_);
     if (!turn) {
       ::sched_yield();
       continue;
@@ -421,7 +405,7 @@ unsigned MpiDoor::try_progress() {
   if (!may_call()) return 0;
   unsigned events = 0;
   do {
-    const Turn turn(*this);
+    const Turn turn(turn_);
     if (!turn) return events;
     if (stopped_) return events;
     events += work();
@@ -464,7 +448,7 @@ bool MpiDoor::arm() {
 // Where a caller has done alone what it wanted, the thread need not wake up for it.
 void MpiDoor::rest() {
   if (!nudged_.load(std::memory_order_relaxed) || has_commands_) return;
-  const Turn turn(*this);
+  const Turn turn(turn_);
   if (!turn || !flights_.empty() || !sending_.empty() || !nudged_.exchange(false)) return;
   armed_ = true;
   wake_after(std::max(options_.idle, kShortestSleep));

@@ -19,6 +19,7 @@
 #include "fabric/mpi/attachments.h"
 #include "fabric/mpi/lane.h"
 #include "fabric/mpi/mailbox.h"
+#include "fabric/turn.h"
 
 namespace pshpc::fabric::mpi {
 
@@ -57,8 +58,6 @@ class MpiDoor final : public Door,
 
  private:
   friend class MpiChannel;
-  class Turn;
-
   enum class Kind { read, write, send, close };
   struct Command {
     Kind kind;

@@ -72,22 +72,6 @@ bool is_unix_stream(int fd) {
 
 }  // namespace
 
-class RingDoor::Turn {
- public:
-  explicit Turn(RingDoor& door)
-      : door_(door), mine_(!door.polling_.exchange(true, std::memory_order_acquire)) {}
-  ~Turn() {
-    if (mine_) door_.polling_.store(false, std::memory_order_release);
-  }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-  explicit operator bool() const { return mine_; }
-
- private:
-  RingDoor& door_;
-  const bool mine_;
-};
-
 RingDoor::RingDoor() : birth_(fork_generation()), drive_(*this, kPollsPerYield) {}
 
 RingDoor::~RingDoor() { stop(); }
@@ -132,7 +116,7 @@ void RingDoor::stop() {
   if (progress == nullptr) return;
   progress->remove(this);
   for (;;) {
-    const Turn turn(*this);
+    const Turn turn(polling_);
     if (!turn) {
       ::sched_yield();
       continue;
@@ -259,7 +243,7 @@ unsigned RingDoor::try_progress() {
   if (birth_ != fork_generation()) return 0;
   unsigned events = 0;
   {
-    const Turn turn(*this);
+    const Turn turn(polling_);
     if (!turn) return 0;
     events = poll_lanes(turn);
   }
@@ -270,7 +254,7 @@ unsigned RingDoor::try_progress() {
 unsigned RingDoor::progress() {
   if (birth_ != fork_generation()) return 0;
   if (nudge_->armed()) {
-    const Turn turn(*this);
+    const Turn turn(polling_);
     if (!turn) return 0;
     nudge_->arm(false);
     for (const auto& lane : lanes_) lane->announce_waking();
@@ -282,7 +266,7 @@ unsigned RingDoor::progress() {
 // rings a bell.
 bool RingDoor::arm() {
   if (birth_ != fork_generation()) return true;
-  const Turn turn(*this);
+  const Turn turn(polling_);
   if (!turn || has_added_) return false;
   look_at_bells(true);
   nudge_->arm(true);

@@ -13,6 +13,7 @@
 #include "fabric/door.h"
 #include "fabric/drive.h"
 #include "fabric/ring/lane.h"
+#include "fabric/turn.h"
 
 namespace pshpc::fabric::ring {
 
@@ -42,9 +43,6 @@ class RingDoor final : public Door, private Source, private Drivable {
   std::vector<std::pair<std::string, std::string>> facts() const override;
 
  private:
-  // Who may poll; one thread at a time.
-  class Turn;
-
   RingDoor();
   Status open();
   Expected<std::shared_ptr<Channel>> add(Shared shared, GuardedFd bell, pid_t peer);
