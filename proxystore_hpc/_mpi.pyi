@@ -25,6 +25,7 @@ def create_door(
     messages: int,
     memory: int,
     base: int,
+    locked: bytearray,
     rank: int,
     ranks: int,
     job: bytes,
@@ -38,8 +39,9 @@ def create_door(
         constants: Handles of MPI by name.
         comm: Handle of a communicator of the door's own.
         messages: Handle of a window of `WINDOW_NBYTES` bytes on every rank, in bytes, locked.
-        memory: Handle of a dynamic window, locked.
+        memory: Handle of a dynamic window.
         base: Address of the window `messages` here.
+        locked: A byte for each rank, 1 if it is locked in `memory`; outlives the door.
         rank: Rank in the communicator.
         ranks: Size of the communicator.
         job: 16 bytes, the same on all ranks.
@@ -50,3 +52,19 @@ def create_door(
         DoorUnavailableError: The MPI is unknown.
         ProxyStoreHpcError: MPI refused.
     """
+
+def begin_alone() -> None:
+    """From now on one thread at a time calls MPI, doors included: MPI_Finalize has begun.
+
+    Waits, without the GIL, for those that are in MPI.
+    """
+
+def enter_alone() -> bool:
+    """Waits, without the GIL, until no other thread is in MPI, where that is not allowed.
+
+    Returns:
+        Whether it has; `leave_alone` is then to be called by the same thread.
+    """
+
+def leave_alone() -> None:
+    """Lets other threads call MPI."""

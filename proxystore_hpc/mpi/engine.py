@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.exceptions import ConfigError
-from proxystore_hpc.mpi.collective import agreed, check_communicator, find_place, parse_linger
-from proxystore_hpc.mpi.job import MpiJob, settle
-from proxystore_hpc.mpi.windows import open_windows
+from proxystore_hpc.mpi.arguments import check_communicator, parse_linger
+from proxystore_hpc.mpi.introductions import introduce, introduction
+from proxystore_hpc.mpi.job import MpiJob, end_with, settle
+from proxystore_hpc.mpi.meeting import Introduction, gathered, meet
+from proxystore_hpc.mpi.windows import open_windows, warn_of_thread_level, withdraw_offer
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -34,29 +36,45 @@ def open_on(cls: type[Engine], comm: Any, transport: str, options: dict[str, Any
     private: MPI.Intracomm = comm.Dup()
     made: list[Engine] = []
     windows = None
+
+    def prepare() -> tuple[tuple[dict[str, Any], float], Introduction]:
+        wants_mpi = transport == "mpi"
+        return parse_options(transport, options), introduction(
+            private, "", wants_mpi, alone=wants_mpi
+        )
+
     try:
-        given, linger = agreed(private, lambda: parse_options(transport, options))
-        place = find_place(private, given.pop("interface", None))
-        windows = open_windows(private, "the engine", transport == "mpi")
+        (given, linger), meeting = meet(private, prepare)
+        interface = given.pop("interface", None)
+        if meeting.wants_mpi:
+            warn_of_thread_level("the engine")
+            windows = open_windows(private, meeting)
 
-        def attempt() -> None:
+        def attempt() -> tuple[str, bytes]:
+            host = meeting.contact_host(interface)
             if windows is not None:
-                given["_mpi_door"] = lambda: windows.door(place.door_job)
-            listen = f"{place.host}:0" if place.host else None
-            made.append(cls(transport, listen=listen, secret=place.secret, **given))
+                given["_mpi_door"] = lambda: windows.door(meeting.number)
+            listen = f"{host}:0" if host else None
+            engine = cls(transport, listen=listen, secret=meeting.secret, **given)
+            made.append(engine)
+            return engine.address, engine._instance.address
 
-        agreed(private, attempt)
+        told = gathered(private, attempt)
     except BaseException:
         for engine in made:
             engine.close()
         if windows is not None:
             windows.retire()
+        withdraw_offer(private)
         private.Free()
         raise
     (engine,) = made
-    addresses = private.allgather((engine.address, engine._instance.address))
-    engine._ranks = tuple(text for text, _ in addresses)
-    engine._job = MpiJob(private, engine, [packed for _, packed in addresses], linger, windows)
+    addresses = [packed for _, packed in told]
+    if windows is not None:
+        introduce(engine._instance, meeting, addresses)
+    engine._ranks = tuple(text for text, _ in told)
+    engine._job = job = MpiJob(private, engine, addresses, linger, windows)
+    end_with(comm, job)
     return engine
 
 

@@ -19,11 +19,15 @@ import os
 import sys
 import time
 import weakref
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxystore_hpc.exceptions import InvalidArgumentError, ProxyStoreHpcError
+from proxystore_hpc.mpi import alone
+from proxystore_hpc.mpi.alone import turn
 from proxystore_hpc.mpi.peers import Peers
-from proxystore_hpc.mpi.windows import free_idle
+from proxystore_hpc.mpi.windows import free_idle, free_together
 from proxystore_hpc.utils.locks import make_rlock
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ logger = logging.getLogger(__name__)
 _THROUGH_S = 1.0
 _POLL_FIRST_S = 50e-6
 _POLL_LAST_S = 5e-3
+_GIVEN_UP = 1  # tag of the message of a rank that ends without the others
 
 
 class Participant(Protocol):
@@ -76,14 +81,21 @@ class MpiJob:
         self._name = participant.name
         self.label = f"the {type(participant).__name__.lower()} {participant.name!r}"
         self._instance = participant._instance
+        self._server = getattr(participant, "_server", None)
         self._participant = weakref.ref(participant)
         self._addresses = addresses
         self._linger = linger
         self._windows = windows
         self._left = False
         self._request: MPI.Request | None = None
+        self._given_up: float | None = None
         self._peers = Peers(addresses)
         _endings.add(self)
+
+    @property
+    def windows(self) -> Windows | None:
+        """Those of the mpi door, if it has one."""
+        return self._windows
 
     def address_of(self, rank: int) -> bytes:
         """`Store.address` on a rank.
@@ -115,20 +127,27 @@ class MpiJob:
         if not self._left:
             return False
         try:
-            if self._request is None:
-                self._request = self._comm.Ibarrier()
-            if not self._request.Test():
-                return False
-            self._instance.close()
+            with turn():
+                if self._request is None:
+                    self._request = self._comm.Ibarrier()
+                if not self._request.Test():
+                    return False
+            self._close_instance()
             if self._windows is not None:
                 self._windows.retire(self._linger)
             # No rank waits for another here: implementations only drop a reference.
-            self._comm.Free()
+            with turn():
+                self._comm.Free()
         except _mpi_error() as error:
             # Seen with fault-tolerant MPIs only: others end the job.
             logger.warning("%s: MPI failed while it closed: %s", self.label, error)
-            self._instance.close()
+            self._close_instance()
         return True
+
+    def _close_instance(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._instance.close()
 
     def overdue(self, since: float, patient: bool) -> bool:
         """Whether to wait no longer.
@@ -139,22 +158,45 @@ class MpiJob:
         """
         deadline = since + self._linger
         if patient:
-            ended = self._peers.one_ended()
+            ended = self._one_gave_up() or self._peers.one_ended()
             if ended is None:
                 return False
             # Those who are through with the barrier end too, and then so are we in a moment.
             deadline = max(deadline, ended + _THROUGH_S)
         return time.monotonic() > deadline
 
-    def abandon(self) -> None:
-        """Ends although not all have left."""
+    def _one_gave_up(self) -> float | None:
+        if self._given_up is None:
+            with turn():
+                if self._comm.Iprobe(tag=_GIVEN_UP):
+                    self._given_up = time.monotonic()
+        return self._given_up
+
+    def abandon(self, aloud: bool) -> None:
+        """Ends although not all have left.
+
+        Args:
+            aloud: Tells the others, who may see no socket of this rank.
+        """
+        if aloud:
+            with suppress(_mpi_error()), turn():
+                for rank in range(self._comm.size):
+                    self._comm.Isend(b"", rank, _GIVEN_UP).Free()
         logger.warning(
             "%s stops serving although not all ranks have closed it: one has died or "
             "did not close within %g s",
             self.label,
             self._linger,
         )
-        self._instance.close()
+        self._close_instance()
+
+
+@dataclass
+class _Connection:
+    """What was opened on a communicator that leads to another `MPI_COMM_WORLD`."""
+
+    jobs: list[MpiJob] = field(default_factory=list)
+    windows: dict[Windows, None] = field(default_factory=dict)  # in the order of their making
 
 
 class _Endings:
@@ -165,6 +207,7 @@ class _Endings:
         self._lock = make_rlock()
         self._pid = 0
         self._keyval: int | None = None
+        self._connection_keyval: int | None = None
 
     def add(self, job: MpiJob) -> None:
         with self._lock:
@@ -177,9 +220,40 @@ class _Endings:
                 self._keyval = MPI.Comm.Create_keyval(delete_fn=self._at_finalize)
                 MPI.COMM_SELF.Set_attr(self._keyval, True)
 
+    def end_with(self, comm: MPI.Comm, job: MpiJob) -> None:
+        """Ends a job when the communicator is freed, if that leads to another `MPI_COMM_WORLD`.
+
+        As long as anything connects the two, the processes of neither can end before the others.
+
+        Args:
+            comm: The communicator that the user passed in.
+            job: What was opened on it.
+        """
+        if not _leaves_world(comm):
+            return
+        from mpi4py import MPI
+
+        if self._connection_keyval is None:
+            self._connection_keyval = MPI.Comm.Create_keyval(delete_fn=self._at_free)
+        connection: Any = comm.Get_attr(self._connection_keyval)
+        if connection is None:
+            connection = _Connection()
+            comm.Set_attr(self._connection_keyval, connection)
+        connection.jobs = [*self._remaining(connection.jobs), job]
+        if job.windows is not None:
+            connection.windows[job.windows] = None
+
+    def _at_free(self, comm: MPI.Comm, keyval: int, connection: _Connection) -> None:
+        if self._keyval is None:
+            return  # MPI ends, and so did all jobs
+        self._end(self._remaining(connection.jobs))
+        for windows in connection.windows:
+            free_together(windows)
+
     def _at_finalize(self, *_: Any) -> None:
         if self._keyval is not None:
             self._keyval = None
+            alone.begin()
             self.finish()
 
     def at_exit(self) -> None:
@@ -211,33 +285,42 @@ class _Endings:
         """Closes every store and waits for the other ranks."""
         if os.getpid() != self._pid:
             return
-        for job in list(self._jobs):
-            try:
-                job.close_participant()
-            except ProxyStoreHpcError:
-                logger.exception("closing %s at the end of the process failed", job.label)
-        try:
-            self._wait()
-        finally:
-            with self._lock:
-                for job in self._jobs:
-                    job.abandon()
-                self._jobs.clear()
+        self._end(list(self._jobs))
         if self._usable() and not _will_abort():
             free_idle()
 
-    def _wait(self) -> None:
+    def _end(self, ending: list[MpiJob]) -> None:
+        """Closes some stores and waits for the other ranks to close theirs."""
+        for job in ending:
+            try:
+                job.close_participant()
+            except ProxyStoreHpcError:
+                logger.exception("closing %s failed", job.label)
+        try:
+            self._wait(ending)
+        finally:
+            with self._lock:
+                aloud = self._usable() and not _will_abort()
+                for job in self._remaining(ending):
+                    job.abandon(aloud)
+                    self._jobs.remove(job)
+
+    def _remaining(self, ending: list[MpiJob]) -> list[MpiJob]:
+        return [job for job in self._jobs if job in ending]
+
+    def _wait(self, ending: list[MpiJob]) -> None:
         self.settle()
-        if not self._jobs or not self._usable() or _will_abort():
+        if not self._remaining(ending) or not self._usable() or _will_abort():
             return
         patient = not _ends_by_error()
         since = time.monotonic()
         pause = _POLL_FIRST_S
-        while self._jobs:
+        while remaining := self._remaining(ending):
             time.sleep(pause)
             pause = min(1.5 * pause, _POLL_LAST_S)
             self.settle()
-            if self._jobs and all(job.overdue(since, patient) for job in self._jobs):
+            remaining = self._remaining(ending)
+            if remaining and all(job.overdue(since, patient) for job in remaining):
                 return
 
 
@@ -247,6 +330,18 @@ def _ends_by_error() -> bool:
     Under 'python -m mpi4py', sys.exit(1) counts as an error, which only the runner knows of.
     """
     return getattr(sys, "last_value", None) is not None or "mpi4py.run" in sys.modules
+
+
+def _leaves_world(comm: MPI.Comm) -> bool:
+    """Whether processes of other `MPI_COMM_WORLD`s are in a communicator."""
+    from mpi4py import MPI
+
+    theirs, ours = comm.Get_group(), MPI.COMM_WORLD.Get_group()
+    strangers = MPI.Group.Difference(theirs, ours)
+    number = strangers.size
+    for group in (strangers, theirs, ours):
+        group.Free()
+    return bool(number)
 
 
 def _will_abort() -> bool:
@@ -262,5 +357,6 @@ def _mpi_error() -> type[Exception]:
 
 _endings = _Endings()
 settle = _endings.settle
+end_with = _endings.end_with
 # After the handler that closes other stores was registered, so it runs before that.
 atexit.register(_endings.at_exit)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.exceptions import ConfigError
-from proxystore_hpc.mpi.collective import agreed, check_communicator, find_place, parse_linger
-from proxystore_hpc.mpi.job import MpiJob, settle
-from proxystore_hpc.mpi.windows import Windows, open_windows
+from proxystore_hpc.mpi.arguments import check_communicator, parse_linger
+from proxystore_hpc.mpi.introductions import introduce, introduction
+from proxystore_hpc.mpi.job import MpiJob, end_with, settle
+from proxystore_hpc.mpi.meeting import Introduction, Meeting, gathered, meet
+from proxystore_hpc.mpi.windows import Windows, open_windows, warn_of_thread_level, withdraw_offer
 from proxystore_hpc.store.config import StoreConfig
 from proxystore_hpc.store.opening import load_core
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from proxystore_hpc.store.base import Store
+
+# Doors that need no network.
+_NEAR_DOORS = {"self", "shm", "mpi"}
 
 
 def open_on(cls: type[Store], comm: Any, name: str, options: dict[str, Any]) -> Store:
@@ -38,21 +43,35 @@ def open_on(cls: type[Store], comm: Any, name: str, options: dict[str, Any]) -> 
     settle()
     private: MPI.Intracomm = comm.Dup()
     try:
-        config, linger = agreed(private, lambda: parse_options(name, options))
-        names = private.allgather(name)
-        if len(set(names)) > 1:
-            raise ConfigError(
-                f"name: the ranks gave their store different names: {names[0]!r} on rank 0 and "
-                + next(f"{n!r} on rank {i}" for i, n in enumerate(names) if n != names[0])
-            )
+        (config, linger), meeting = meet(private, lambda: prepare(private, name, options))
+        if meeting.wants_mpi:
+            warn_of_thread_level(f"the store {name!r}")
         store = cls.__new__(cls)
-        windows = open_all(private, store, config)
+        addresses, windows = open_all(private, meeting, store, config)
     except BaseException:
+        withdraw_offer(private)
         private.Free()
         raise
-    addresses = private.allgather(store.address)
-    store._job = MpiJob(private, store, addresses, linger, windows)
+    if windows is not None:
+        introduce(store._instance, meeting, addresses)
+    store._job = job = MpiJob(private, store, addresses, linger, windows)
+    end_with(comm, job)
     return store
+
+
+def prepare(
+    comm: MPI.Intracomm, name: str, options: dict[str, Any]
+) -> tuple[tuple[StoreConfig, float], Introduction]:
+    """What the arguments of `from_mpi` mean, and what the other ranks have to know.
+
+    Raises:
+        ConfigError: An option is unknown or cannot be meant.
+        DoorUnavailableError: The mpi door cannot be had.
+    """
+    config, linger = parse_options(name, options)
+    doors = set(config.doors or ())
+    wanted = "mpi" in doors
+    return (config, linger), introduction(comm, name, wanted, alone=wanted and doors <= _NEAR_DOORS)
 
 
 def parse_options(name: str, options: dict[str, Any]) -> tuple[StoreConfig, float]:
@@ -70,35 +89,36 @@ def parse_options(name: str, options: dict[str, Any]) -> tuple[StoreConfig, floa
     return StoreConfig.from_dict({"name": name, **options, "auto_register": True}), linger
 
 
-def open_all(comm: MPI.Intracomm, store: Store, config: StoreConfig) -> Windows | None:
+def open_all(
+    comm: MPI.Intracomm, meeting: Meeting, store: Store, config: StoreConfig
+) -> tuple[list[bytes], Windows | None]:
     """Opens the store on every rank, or on none.
 
     Returns:
-        The windows of the mpi door if it is open.
+        Its address on every rank, and the windows of the mpi door if that is open.
 
     Raises:
         ProxyStoreHpcError: What went wrong on the lowest rank where something did.
     """
-    place = find_place(comm, config.interface)
-    wants_mpi = config.doors is not None and "mpi" in config.doors
-    windows = open_windows(comm, f"the store {config.name!r}", wants_mpi)
+    windows = open_windows(comm, meeting) if meeting.wants_mpi else None
 
-    def attempt() -> None:
+    def attempt() -> bytes:
+        host = meeting.contact_host(config.interface)
         store._open(
             config,
-            secret=place.secret,
-            capacity=load_core().default_capacity(place.on_node),
-            host=place.host,
-            network=bool(place.host),
-            mpi_door=None if windows is None else lambda: windows.door(place.door_job),
+            secret=meeting.secret,
+            capacity=load_core().default_capacity(meeting.on_node),
+            host=host,
+            network=bool(host),
+            mpi_door=None if windows is None else lambda: windows.door(meeting.number),
         )
+        return store.address
 
     try:
-        agreed(comm, attempt)
+        return gathered(comm, attempt), windows
     except BaseException:
         if not getattr(store, "_closed", True):
             store.close()
         if windows is not None:
             windows.retire()
         raise
-    return windows

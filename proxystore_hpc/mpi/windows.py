@@ -8,26 +8,31 @@ the process frees them, where all ranks come by.
 from __future__ import annotations
 
 import itertools
-import secrets
 import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
-from proxystore_hpc.mpi.collective import LINGER, agreed
+from proxystore_hpc.exceptions import DoorUnavailableError
+from proxystore_hpc.mpi.alone import turn
+from proxystore_hpc.mpi.arguments import LINGER
 from proxystore_hpc.utils.locks import make_lock
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from proxystore_hpc.mpi.meeting import Meeting
+
 IDLE = 2e-3
 """Longest sleep in seconds of the thread that progresses MPI."""
 
 _CONSTANTS = ("BYTE", "UINT64_T", "SUM", "REPLACE", "NO_OP")
+_NUMBERS = ("ANY_SOURCE", "LOCK_SHARED", "MODE_NOCHECK")
 # What is true of all that the door does with the window of messages.
 _MESSAGES_INFO = {"accumulate_ops": "same_op_no_op", "acc_single_intrinsic": "true"}
 
 _idle: list[Windows] = []
+# By the communicator on which a meeting goes on: so two that go on at once never choose the same.
+_offered: dict[int, list[Windows]] = {}
 _serials = itertools.count()
 _lock = make_lock()
 
@@ -37,32 +42,35 @@ class Windows:
 
     Args:
         comm: The ranks; duplicated.
+        number: 16 bytes, the same on all ranks and new.
 
     Raises:
         DoorUnavailableError: This MPI is unknown, too old, or its windows are not of the unified
             memory model.
     """
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
+    def __init__(self, comm: MPI.Intracomm, number: bytes) -> None:
         from mpi4py import MPI
 
         module = load_module()
         self.serial = next(_serials)
         self._patience = LINGER
-        self.number = comm.bcast(secrets.token_bytes(16) if comm.rank == 0 else None)
+        self.number = number
         self.comm = comm.Dup()
         self.comm.Set_errhandler(MPI.ERRORS_RETURN)
         info = MPI.Info.Create(_MESSAGES_INFO)
         self._messages = MPI.Win.Allocate(module.WINDOW_NBYTES, 1, info, self.comm)
         info.Free()
         self._memory = MPI.Win.Create_dynamic(comm=self.comm)
+        # By rank: whether a door has locked it there.
+        self._locked = bytearray(self.comm.size)
         for window in (self._messages, self._memory):
             window.Set_errhandler(MPI.ERRORS_RETURN)
             if window.model != MPI.WIN_UNIFIED:
                 raise DoorUnavailableError(
                     "mpi", "this MPI keeps a separate copy of window memory (MPI_WIN_SEPARATE)"
                 )
-            window.Lock_all(MPI.MODE_NOCHECK)
+        self._messages.Lock_all(MPI.MODE_NOCHECK)
 
     def door(self, job: bytes) -> Any:
         """A new mpi door, as a capsule for `Instance.open_door`.
@@ -83,6 +91,7 @@ class Windows:
             messages=handle_of(self._messages),
             memory=handle_of(self._memory),
             base=self._messages.Get_attr(MPI.WIN_BASE),
+            locked=self._locked,
             rank=self.comm.rank,
             ranks=self.comm.size,
             job=job,
@@ -92,18 +101,38 @@ class Windows:
 
     def free(self) -> None:
         """Ends them. Collective; not done if some rank does not come by."""
-        everybody = self.comm.Ibarrier()
+        if not self._all_are_here():
+            return
+        with turn():
+            self._messages.Unlock_all()
+            for rank, locked in enumerate(self._locked):
+                if locked:
+                    self._memory.Unlock(rank)
+            self._messages.Free()
+            self._memory.Free()
+            self._drop_bells()
+            self.comm.Free()
+
+    def _all_are_here(self) -> bool:
+        with turn():
+            everybody = self.comm.Ibarrier()
         deadline = time.monotonic() + self._patience
         pause = 20e-6
-        while not everybody.Test():
+        while True:
+            with turn():
+                if everybody.Test():
+                    return True
             if time.monotonic() > deadline:
-                return
+                return False
             time.sleep(pause)
             pause = min(1.5 * pause, 5e-3)
-        for window in (self._messages, self._memory):
-            window.Unlock_all()
-            window.Free()
-        self.comm.Free()
+
+    def _drop_bells(self) -> None:
+        """Receives what rang after the door had stopped: MPICH frees no communicator before."""
+        from mpi4py import MPI
+
+        while (bell := self.comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG)) is not None:
+            bell.Recv([bytearray(0), MPI.BYTE])
 
     def retire(self, patience: float = LINGER) -> None:
         """The door has stopped here; the next one on the same ranks may use the windows.
@@ -125,47 +154,57 @@ def free_idle() -> None:
         windows.free()
 
 
-def open_windows(comm: MPI.Intracomm, name: str, wanted: bool) -> Windows | None:
-    """Windows for the mpi door if it is wanted. Collective.
-
-    Args:
-        comm: The ranks.
-        name: What they are for, in warnings.
-        wanted: Whether this rank shall have the door.
-
-    Raises:
-        ConfigError: The ranks do not agree.
-        DoorUnavailableError: It cannot be had.
-    """
-    everybody = comm.allgather(wanted)
-    if len(set(everybody)) > 1:
-        raise ConfigError(
-            f"rank {everybody.index(True)} wants the mpi door and rank {everybody.index(False)} "
-            "does not; its windows are made by all ranks together"
-        )
-    if not wanted:
-        return None
-    agreed(comm, check_mpi)
-    warn_of_thread_level(name)
-    return windows_on(comm)
+def free_together(windows: Windows) -> None:
+    """Frees windows, if no door uses them on any rank. Collective."""
+    with _lock:
+        idle = windows in _idle
+        if idle:
+            _idle.remove(windows)
+    if all(windows.comm.allgather(idle)):
+        windows.free()
+    elif idle:
+        windows.retire()
 
 
-def windows_on(comm: MPI.Intracomm) -> Windows:
-    """Windows that no door uses. Collective.
+def offer_left_over(comm: MPI.Intracomm) -> tuple[bytes, ...]:
+    """Numbers of the windows of the same ranks that no door uses.
 
-    Raises:
-        DoorUnavailableError: See `Windows`.
+    They are kept for these ranks until `open_windows`, or `withdraw_offer`.
     """
     from mpi4py import MPI
 
     with _lock:
-        mine = {w.number: w for w in _idle if MPI.Comm.Compare(w.comm, comm) == MPI.CONGRUENT}
-    everywhere = set.intersection(*map(set, comm.allgather(list(mine))))
-    if not everywhere:
-        return Windows(comm)
-    chosen = mine[min(everywhere)]
+        offer = [w for w in _idle if MPI.Comm.Compare(w.comm, comm) == MPI.CONGRUENT]
+        _idle[:] = [windows for windows in _idle if windows not in offer]
+        _offered[handle_of(comm)] = offer
+    return tuple(windows.number for windows in offer)
+
+
+def withdraw_offer(comm: MPI.Intracomm) -> None:
+    """Lets others have what was offered, if it still is."""
     with _lock:
-        _idle.remove(chosen)
+        _idle.extend(_offered.pop(handle_of(comm), ()))
+
+
+def open_windows(comm: MPI.Intracomm, meeting: Meeting) -> Windows:
+    """Windows that no door uses, new ones if need be. Collective.
+
+    Args:
+        comm: The ranks.
+        meeting: What they have told.
+
+    Raises:
+        DoorUnavailableError: See `Windows`.
+    """
+    number = meeting.windows()
+    if number is None:
+        withdraw_offer(comm)
+        return Windows(comm, meeting.number)
+    with _lock:
+        offer = _offered[handle_of(comm)]
+        chosen = next(windows for windows in offer if windows.number == number)
+        offer.remove(chosen)
+    withdraw_offer(comm)
     return chosen
 
 
@@ -179,7 +218,8 @@ def check_mpi() -> dict[str, Any]:
 
     library = str(MPI.__file__)
     constants = {name: handle_of(getattr(MPI, name)) for name in _CONSTANTS}
-    constants["ANY_SOURCE"] = MPI.ANY_SOURCE & 0xFFFFFFFF
+    for name in _NUMBERS:
+        constants[name] = getattr(MPI, name) & 0xFFFFFFFF
     load_module().identify(library, constants)
     thread_level()
     return {"library": library, "constants": constants}

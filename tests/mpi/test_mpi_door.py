@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import ctypes
 import time
 from collections.abc import Iterator
@@ -218,6 +219,28 @@ def test_windows_are_used_again(world: Any) -> None:
             time.sleep(0.001)
     assert len(set(world.allgather(tuple(numbers)))) == 1
     assert len(set(numbers[1:])) == 1
+
+
+def test_threads_that_open_at_once_get_windows_of_their_own(world: Any) -> None:
+    with open_store(world, "before", capacity="32MiB"):  # leaves windows over
+        leave_together(world)
+    comms = [world.Dup(), world.Dup()]
+    right = (world.rank + 1) % world.size
+
+    def exchange(number: int) -> bool:
+        comm = comms[number]
+        for turn in range(3):
+            with open_store(comm, f"thread-{number}", capacity="32MiB") as store:
+                keys = comm.allgather(store.put(np.full(20_000, 10 * turn + comm.rank)))
+                assert (store.get(keys[right]) == 10 * turn + right).all()
+                leave_together(comm)
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        assert all(threads.map(exchange, range(2)))
+    settle()
+    for comm in comms:
+        comm.Free()
 
 
 def test_the_door_needs_a_job() -> None:

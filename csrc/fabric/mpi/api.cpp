@@ -55,13 +55,14 @@ Status Api::resolve(void* library) {
   find(rget, "MPI_Rget");
   find(rput, "MPI_Rput");
   find(rget_accumulate, "MPI_Rget_accumulate");
+  find(win_lock, "MPI_Win_lock");
   find(win_flush, "MPI_Win_flush");
   find(win_sync, "MPI_Win_sync");
   find(win_attach, "MPI_Win_attach");
   find(win_detach, "MPI_Win_detach");
-  find(iprobe, "MPI_Iprobe");
+  find(improbe, "MPI_Improbe");
   find(isend, "MPI_Isend");
-  find(recv, "MPI_Recv");
+  find(mrecv, "MPI_Mrecv");
   find(test, "MPI_Test");
   find(error_string_, "MPI_Error_string");
   find(initialized_, "MPI_Initialized");
@@ -69,6 +70,7 @@ Status Api::resolve(void* library) {
   if (missing != nullptr)
     return {Code::unavailable,
             "this MPI (" + version_ + ") has no " + missing + ": MPI 3.0 or newer is needed"};
+  settings_ = Settings::read(library);
   return {};
 }
 

@@ -5,11 +5,13 @@
 // aarch64 either may travel as 64 bits, by value in a register and, zeroed before, behind a
 // pointer.
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "base/status.h"
+#include "fabric/mpi/settings.h"
 
 namespace pshpc::fabric::mpi {
 
@@ -24,6 +26,8 @@ struct Constants {
   Handle replace = 0;
   Handle no_op = 0;
   int any_source = 0;
+  int lock_shared = 0;
+  int no_check = 0;
 };
 
 // A status whose content is of no interest; larger than any.
@@ -43,6 +47,8 @@ class Api {
   const std::string& version() const { return version_; }
   bool usable() const;  // initialized, and not finalized
 
+  const Settings& settings() const { return settings_; }
+
   // Ok for MPI_SUCCESS, else with MPI's text.
   Status check(int code, const char* attempted) const;
 
@@ -52,13 +58,14 @@ class Api {
   int (*rput)(const void*, int, Handle, int, Aint, int, Handle, Handle, Handle*) = nullptr;
   int (*rget_accumulate)(const void*, int, Handle, void*, int, Handle, int, Aint, int, Handle,
                          Handle, Handle, Handle*) = nullptr;
+  int (*win_lock)(int, int, int, Handle) = nullptr;
   int (*win_flush)(int, Handle) = nullptr;
   int (*win_sync)(Handle) = nullptr;
   int (*win_attach)(Handle, void*, Aint) = nullptr;
   int (*win_detach)(Handle, const void*) = nullptr;
-  int (*iprobe)(int, int, Handle, int*, void*) = nullptr;
+  int (*improbe)(int, int, Handle, int*, Handle*, void*) = nullptr;
   int (*isend)(const void*, int, Handle, int, int, Handle, Handle*) = nullptr;
-  int (*recv)(void*, int, Handle, int, int, Handle, void*) = nullptr;
+  int (*mrecv)(void*, int, Handle, Handle*, void*) = nullptr;
   int (*test)(Handle*, int*, void*) = nullptr;
 
  private:
@@ -67,6 +74,7 @@ class Api {
 
   std::string family_;
   std::string version_;
+  Settings settings_;
   int (*error_string_)(int, char*, int*) = nullptr;
   int (*library_version_)(char*, int*) = nullptr;
   int (*initialized_)(int*) = nullptr;

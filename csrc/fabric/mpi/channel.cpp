@@ -31,11 +31,15 @@ void MpiChannel::send(Message message, Operation* operation) {
     if (operation != nullptr) operation->complete(usable);
     return;
   }
-  MpiDoor::Command command{MpiDoor::Kind::send, lane_, 0, {}, {}, operation};
-  command.message.header = message.header.copy();
-  command.message.payload_size = message.payload.size();
-  command.message.payload = PayloadCursor(std::move(message.payload));
-  command.message.operation = operation;
+  MpiDoor::Command command;
+  command.kind = MpiDoor::Kind::send;
+  command.lane = lane_;
+  command.operation = operation;
+  command.message = std::make_shared<Outgoing>();
+  command.message->header = message.header.copy();
+  command.message->payload_size = message.payload.size();
+  command.message->payload = PayloadCursor(std::move(message.payload));
+  command.message->operation = operation;
   door_->submit(std::move(command));
 }
 
@@ -50,7 +54,7 @@ void MpiChannel::move(MpiDoor::Kind kind, const RemoteRegion& region, std::uint6
   if (status.ok() && !remote.covers(offset, span.size))
     status = Status(Code::invalid, "the range lies outside of the peer's memory");
   if (!status.ok()) return operation->complete(status);
-  door_->submit({kind, lane_, remote.address(offset), span, {}, operation});
+  door_->submit({kind, lane_, remote.address(offset), span, nullptr, operation, {}});
 }
 
 void MpiChannel::read(const RemoteRegion& region, std::uint64_t offset, Span into,
@@ -68,7 +72,7 @@ void MpiChannel::write(const RemoteRegion& region, std::uint64_t offset, ConstSp
 void MpiChannel::close() {
   if (door_->birth_ != fork_generation()) return;
   if (lane_->alive.exchange(false))
-    door_->submit({MpiDoor::Kind::close, lane_, 0, {}, {}, nullptr});
+    door_->submit({MpiDoor::Kind::close, lane_, 0, {}, nullptr, nullptr, {}});
 }
 
 }  // namespace pshpc::fabric::mpi

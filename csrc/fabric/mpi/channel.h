@@ -26,6 +26,9 @@ class MpiChannel final : public Channel {
 
   std::uint64_t token() const override { return lane_->local_token; }
   bool one_sided() const override { return true; }
+  // Implementations go on moving what was detached, between nodes at least, or crash where it is
+  // gone.
+  bool revokes() const override { return false; }
   bool serves_messages() const override { return lane_->both_serve; }
   bool alive() const override { return lane_->alive.load(std::memory_order_acquire); }
   std::string describe() const override { return "mpi/memory"; }

@@ -1,6 +1,7 @@
 #include "fabric/mpi/door.h"
 
 #include <sched.h>
+#include <sys/epoll.h>
 #include <sys/timerfd.h>
 
 #include <algorithm>
@@ -10,23 +11,17 @@
 #include "base/fork_guard.h"
 #include "base/log.h"
 #include "base/wire.h"
+#include "fabric/mpi/alone.h"
 #include "fabric/mpi/channel.h"
 
 namespace pshpc::fabric::mpi {
 namespace {
 
-// A count of MPI is an int.
-constexpr std::size_t kPiece = std::size_t{1} << 30;
-constexpr int kBell = 1;
-// A rank that was rung for is awake for so long.
-constexpr Nanoseconds kBellLasts = 400 * kMicrosecond;
-constexpr Nanoseconds kLongestPause = 100 * kMillisecond;
 // Looks at the network between two at the bells while requests are tested, which progress MPI too.
 constexpr unsigned kPollsPerProbe = 4;
 constexpr unsigned kProbesPerWake = 4;
 constexpr unsigned kPollsPerYield = 8;
-// A transfer slower than this is one that nobody helps along.
-constexpr std::size_t kBytesPerNanosecondInverse = 4;
+constexpr unsigned kPollsPerStreams = 64;
 constexpr Nanoseconds kShortestSleep = 50 * kMicrosecond;
 // A yield that took so long gave the processor away: who sleeps and wakes up gets it back sooner
 // than who goes on yielding.
@@ -35,9 +30,9 @@ constexpr Nanoseconds kContendedPause = 20 * kMillisecond;
 // How long the end of a door waits for what is on its way.
 constexpr Nanoseconds kCloseTime = 500 * kMillisecond;
 
-Status closed_here() { return {Code::peer_lost, "the mpi door was closed on this side"}; }
-
 }  // namespace
+
+Status MpiDoor::closed_here() { return {Code::peer_lost, "the mpi door was closed on this side"}; }
 
 MpiDoor::MpiDoor(const Port& port, const Options& options)
     : port_(port),
@@ -45,19 +40,28 @@ MpiDoor::MpiDoor(const Port& port, const Options& options)
       birth_(fork_generation()),
       maker_(std::this_thread::get_id()),
       drive_(*this, kPollsPerYield),
+      next_token_(first_token(port.job)),
       flights_(port.api),
       mailbox_(port_, flights_, *this),
       attachments_(port_) {}
 
-MpiDoor::~MpiDoor() { stop(); }
+MpiDoor::~MpiDoor() {
+  stop();
+  flights_.leave();
+}
 
 Expected<std::shared_ptr<MpiDoor>> MpiDoor::create(const Port& port, const Options& options) {
-  if (port.base == nullptr || port.ranks < 1 || port.rank < 0 || port.rank >= port.ranks ||
-      port.ranks >= (1 << 24) - 1)
+  if (port.base == nullptr || port.locked == nullptr || port.ranks < 1 || port.rank < 0 ||
+      port.rank >= port.ranks || port.ranks >= (1 << 24) - 1)
     return Status(Code::invalid, "the mpi door needs windows and a rank in them");
+  if (port.threads == ThreadLevel::one_at_a_time) Alone::begin();
   std::shared_ptr<MpiDoor> door(new MpiDoor(port, options));
   door->timer_ = GuardedFd(Fd(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)));
   if (!door->timer_) return system_error("creating the timer of the mpi door");
+  door->watched_ = GuardedFd(Fd(::epoll_create1(EPOLL_CLOEXEC)));
+  if (!door->watched_ || !door->watch(door->timer_.get()))
+    return system_error("watching the timer of the mpi door");
+  door->node_bells_.use(door->watched_.get());
   std::memset(port.base, 0, kSlotsAt);
   const Status synced = port.api->check(port.api->win_sync(port.messages), "MPI_Win_sync");
   if (!synced.ok()) return synced;
@@ -90,18 +94,23 @@ void MpiDoor::stop() {
   const Deadline deadline = Deadline::after(usable ? kCloseTime : 0);
   for (bool first = true;; first = false) {
     {
-      const Turn turn(turn_);
+      const MpiTurn turn(turn_);
       if (!turn) {
         ::sched_yield();
         continue;
       }
       if (first)
-        for (const auto& lane : lanes)
-          if (lane->alive.exchange(false)) close_lane(lane);
+        for (const auto& lane : lanes) {
+          lane->alive = false;
+          close_lane(lane);
+        }
       if (usable) work();
       const bool quiet = flights_.empty() && sending_.empty() && mailbox_.quiet();
       if (!usable || quiet || deadline.passed()) {
-        if (usable) attachments_.clear();
+        if (usable) {
+          take_loans_back();
+          attachments_.clear();
+        }
         break;
       }
     }
@@ -111,13 +120,23 @@ void MpiDoor::stop() {
   publish();
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (Command& command : commands_) complete(command.operation, closed_here());
+    for (Command& command : commands_) discard(command);
     commands_.clear();
+    ended_ = true;
     lanes_.clear();
+    taker_ = nullptr;
   }
   publish();
+  streams_.clear();
+  node_bells_.clear();
   receiver_ = nullptr;
   drive_.notify();
+}
+
+bool MpiDoor::watch(int fd) const {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  return ::epoll_ctl(watched_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
 // Whether this thread may call MPI now.
@@ -139,7 +158,7 @@ Expected<Bytes> MpiDoor::expose(const memory::Region& region) {
                            .put(static_cast<std::uint64_t>(region.span.size))
                            .take();
   for (;;) {
-    const Turn turn(turn_);
+    const MpiTurn turn(turn_);
     if (!turn) {
       ::sched_yield();
       continue;
@@ -154,7 +173,7 @@ Expected<Bytes> MpiDoor::expose(const memory::Region& region) {
 void MpiDoor::withdraw(std::uint32_t region_id) {
   if (!may_call()) return;
   for (;;) {
-    const Turn turn(turn_);
+    const MpiTurn turn(turn_);
     if (!turn) {
       ::sched_yield();
       continue;
@@ -174,8 +193,19 @@ Bytes MpiDoor::address() const {
       .take();
 }
 
-Expected<Offer> MpiDoor::offer(const Peer&) {
+Expected<Offer> MpiDoor::offer(const Peer& peer) {
   if (stopped_) return closed_here();
+  Offer ours = answer();
+  if (!peer.on_node || !in_background()) return ours;
+  Fd mine, theirs;
+  const Status made = NodeBells::make(&mine, &theirs);
+  if (!made.ok()) return made;
+  ours.fds.emplace_back(std::move(theirs));
+  ours.prepared = std::make_shared<GuardedFd>(std::move(mine));
+  return ours;
+}
+
+Offer MpiDoor::answer() {
   Offer ours;
   ours.address = address();
   std::lock_guard<std::mutex> lock(mutex_);
@@ -183,20 +213,24 @@ Expected<Offer> MpiDoor::offer(const Peer&) {
   return ours;
 }
 
-Expected<Door::Accepted> MpiDoor::accept(const Peer& peer, Offer theirs) {
-  auto answer = offer(peer);
-  if (!answer) return answer.status();
-  auto channel = add_lane(theirs.address, answer->token, theirs.token);
+Expected<Door::Accepted> MpiDoor::accept(const Peer&, Offer theirs) {
+  if (stopped_) return closed_here();
+  Offer ours = answer();
+  GuardedFd bell;
+  if (!theirs.fds.empty()) bell = std::move(theirs.fds.front());
+  auto channel = add_lane(theirs.address, ours.token, theirs.token, std::move(bell));
   if (!channel) return channel.status();
-  return Accepted{std::move(channel).value(), std::move(answer).value()};
+  return Accepted{std::move(channel).value(), std::move(ours)};
 }
 
 Expected<std::shared_ptr<Channel>> MpiDoor::connect(const Peer&, Offer ours, Offer answer) {
-  return add_lane(answer.address, ours.token, answer.token);
+  GuardedFd bell;
+  if (ours.prepared) bell = std::move(*std::static_pointer_cast<GuardedFd>(ours.prepared));
+  return add_lane(answer.address, ours.token, answer.token, std::move(bell));
 }
 
 Expected<std::shared_ptr<Channel>> MpiDoor::add_lane(ConstSpan address, std::uint64_t local,
-                                                     std::uint64_t remote) {
+                                                     std::uint64_t remote, GuardedFd bell) {
   WireReader reader(address);
   const Tag job = reader.get_tag();
   const auto rank = reader.get<std::uint32_t>();
@@ -208,6 +242,7 @@ Expected<std::shared_ptr<Channel>> MpiDoor::add_lane(ConstSpan address, std::uin
       std::make_shared<Lane>(static_cast<int>(rank), serves && in_background(), local, remote);
   auto channel = std::make_shared<MpiChannel>(shared_from_this(), lane);
   lane->channel = channel;
+  if (bell && lane->both_serve) node_bells_.add(lane->rank, local, std::move(bell));
   std::lock_guard<std::mutex> lock(mutex_);
   lanes_[local] = std::move(lane);
   return std::shared_ptr<Channel>(std::move(channel));
@@ -216,17 +251,60 @@ Expected<std::shared_ptr<Channel>> MpiDoor::add_lane(ConstSpan address, std::uin
 // What others want done.
 
 void MpiDoor::submit(Command command) {
+  if (try_at_once(command)) return;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    commands_.push_back(std::move(command));
-    has_commands_ = true;
+    if (ended_) {
+      discard(command);
+    } else {
+      commands_.push_back(std::move(command));
+      has_commands_ = true;
+    }
   }
-  if (try_progress() == 0) publish();
-  // Nobody may wait for it: soon, unless a caller drives meanwhile.
-  if (armed_.exchange(false)) {
-    nudged_ = true;
-    wake_after(kShortestSleep);
+  if (try_progress() == 0) publish_and_wake();
+  nudge();
+}
+
+// Nobody is left to do it.
+void MpiDoor::discard(Command& command) {
+  if (command.kind == Kind::fetch) return tell_of(command.fetch, closed_here());
+  complete(command.operation, closed_here());
+}
+
+// Without the queue, if nobody else is at it: what MPI does at once is then done.
+bool MpiDoor::try_at_once(Command& command) {
+  if (!may_call()) return false;
+  bool under_way = false;
+  {
+    const MpiTurn turn(turn_);
+    if (!turn || stopped_ || has_commands_.load(std::memory_order_relaxed)) return false;
+    begin(command);
+    if (!sending_.empty()) pump();
+    flights_.poll();
+    stay_hot();
+    under_way = !flights_.empty() || !sending_.empty() || !streams_.empty();
   }
+  // Somebody may have been sent away meanwhile.
+  if (has_commands_.load(std::memory_order_seq_cst)) {
+    if (try_progress() == 0) publish_and_wake();
+  } else {
+    publish_and_wake();
+  }
+  if (under_way) nudge();
+  return true;
+}
+
+// While something moves, the thread polls without a pause.
+void MpiDoor::stay_hot() {
+  const Nanoseconds patience = std::exchange(patience_, 0);
+  if (!moving_.empty()) hot_until_ = std::max(hot_until_.load(), now() + options_.hot + patience);
+}
+
+// Nobody may wait for what was begun: the thread looks soon, unless a caller drives meanwhile.
+void MpiDoor::nudge() {
+  if (!armed_.exchange(false)) return;
+  nudged_ = true;
+  wake_after(kShortestSleep);
 }
 
 void MpiDoor::tell(News news) {
@@ -252,141 +330,29 @@ unsigned MpiDoor::run_commands() {
     has_commands_ = false;
   }
   for (Command& command : commands) begin(command);
+  stay_hot();
   return static_cast<unsigned>(commands.size());
 }
 
 void MpiDoor::begin(Command& command) {
   if (command.kind == Kind::close) return close_lane(command.lane);
+  // Also where the connection is closed: the sender waits for it.
+  if (command.kind == Kind::fetch) return fetch(command.fetch);
   if (!command.lane->alive.load())
     return complete(command.operation, {Code::peer_lost, "the connection was closed"});
-  if (command.kind != Kind::send) return move(command);
+  if (command.kind == Kind::stream) {
+    if (!watch(command.lane->stream->fd())) {
+      if (command.lane->alive.exchange(false)) close_lane(command.lane);
+      return;
+    }
+    streams_.push_back(command.lane);
+    look_at_streams_ = true;
+    if (!command.message) return;
+  } else if (command.kind != Kind::send) {
+    return move(command);
+  }
   command.lane->outgoing.push_back(std::move(command.message));
   list(command.lane);
-}
-
-void MpiDoor::move(Command& command) {
-  const Api& api = *port_.api;
-  const int rank = command.lane->rank;
-  ring(rank);
-  auto transfer = std::make_shared<Transfer>();
-  transfer->lane = command.lane;
-  transfer->operation = command.operation;
-  transfer->writes = command.kind == Kind::write;
-  transfer->pieces = std::max<std::size_t>((command.span.size + kPiece - 1) / kPiece, 1);
-  ++moving_[rank];
-  const auto patience = static_cast<Nanoseconds>(command.span.size * kBytesPerNanosecondInverse);
-  hot_until_ = std::max(hot_until_.load(), now() + options_.hot + patience);
-  const std::size_t pieces = transfer->pieces;
-  for (std::size_t i = 0; i < pieces; ++i) {
-    const std::size_t at = i * kPiece;
-    std::uint8_t* const here = command.span.data + at;
-    const int size = static_cast<int>(std::min(kPiece, command.span.size - at));
-    const Aint there = command.address + static_cast<Aint>(at);
-    const auto post = [&](Flights::Flight& flight) {
-      return transfer->writes ? api.rput(here, size, api.constants.byte, rank, there, size,
-                                         api.constants.byte, port_.memory, &flight.request)
-                              : api.rget(here, size, api.constants.byte, rank, there, size,
-                                         api.constants.byte, port_.memory, &flight.request);
-    };
-    flights_.start(
-        transfer->writes ? "writing memory" : "reading memory", post,
-        [this, transfer](const Status& status, std::uint64_t) { piece_done(transfer, status); });
-  }
-}
-
-void MpiDoor::piece_done(const std::shared_ptr<Transfer>& transfer, const Status& status) {
-  if (!status.ok()) transfer->status = status;
-  if (--transfer->pieces > 0) return;
-  const int rank = transfer->lane->rank;
-  bells_[rank].pause = kBellLasts;
-  const auto moving = moving_.find(rank);
-  if (--moving->second == 0) moving_.erase(moving);
-  // That a put is done says only that its source may be used again.
-  if (transfer->writes && transfer->status.ok())
-    transfer->status = port_.api->check(port_.api->win_flush(rank, port_.memory), "MPI_Win_flush");
-  if (!transfer->lane->alive.load())
-    transfer->status = {Code::peer_lost, "the connection was closed"};
-  complete(transfer->operation, transfer->status);
-}
-
-void MpiDoor::close_lane(const std::shared_ptr<Lane>& lane) {
-  // A payload that has begun cannot be finished; the farewell tells so.
-  for (Outgoing& message : lane->outgoing)
-    complete(message.operation, {Code::peer_lost, "the connection was closed"});
-  lane->outgoing.clear();
-  Outgoing farewell;
-  farewell.kind = RecordKind::farewell;
-  lane->outgoing.push_back(std::move(farewell));
-  list(lane);
-  std::lock_guard<std::mutex> lock(mutex_);
-  lanes_.erase(lane->local_token);
-}
-
-void MpiDoor::list(const std::shared_ptr<Lane>& lane) {
-  if (std::exchange(lane->listed, true)) return;
-  sending_.push_back(lane);
-}
-
-unsigned MpiDoor::pump() {
-  unsigned sent = 0;
-  for (std::size_t left = sending_.size(); left > 0; --left) {
-    const auto lane = std::move(sending_.front());
-    sending_.pop_front();
-    lane->listed = false;
-    if (lane->outgoing.empty()) continue;
-    const auto slot = mailbox_.take_slot(lane->wanted());
-    if (slot) {
-      News news;
-      const std::size_t size = lane->write_record(mailbox_.slot(*slot), &news.sent);
-      mailbox_.post(lane->rank, *slot, size);
-      if (news.sent) tell(std::move(news));
-      ++sent;
-    }
-    if (!lane->outgoing.empty()) list(lane);
-  }
-  return sent;
-}
-
-// Bells.
-
-void MpiDoor::ring(int rank) {
-  if (rank == port_.rank) return;
-  Bell& bell = bells_[rank];
-  const Nanoseconds time = now();
-  if (time - bell.rung < bell.pause) return;
-  bell.rung = time;
-  // Messages that a rank does not take use up what MPI has for those to others.
-  bell.pause = std::clamp(bell.pause * 5 / 4, kBellLasts, kLongestPause);
-  flights_.start(
-      "ringing",
-      [&](Flights::Flight& flight) {
-        return port_.api->isend(&flight.operand, 0, port_.api->constants.byte, rank, kBell,
-                                port_.comm, &flight.request);
-      },
-      [](const Status&, std::uint64_t) {});
-}
-
-void MpiDoor::keep_peers_awake() {
-  for (const auto& [rank, transfers] : moving_) ring(rank);
-}
-
-unsigned MpiDoor::listen() {
-  const Api& api = *port_.api;
-  unsigned bells = 0;
-  for (;;) {
-    int there = 0;
-    StatusRoom ignored;
-    if (api.iprobe(api.constants.any_source, kBell, port_.comm, &there, &ignored) != 0 ||
-        there == 0)
-      break;
-    std::uint64_t nothing = 0;
-    if (api.recv(&nothing, 0, api.constants.byte, api.constants.any_source, kBell, port_.comm,
-                 &ignored) != 0)
-      break;
-    ++bells;
-  }
-  if (bells > 0) hot_until_ = std::max(hot_until_.load(), now() + options_.hot);
-  return bells;
 }
 
 // Progress.
@@ -395,6 +361,9 @@ unsigned MpiDoor::work() {
   unsigned events = run_commands();
   events += flights_.poll();
   events += mailbox_.poll();
+  if (!streams_.empty() &&
+      (look_at_streams_.exchange(false) || ++streams_at_ % kPollsPerStreams == 0))
+    events += pump_streams();
   if (!sending_.empty()) events += pump();
   if (flights_.empty() || ++polls_ % kPollsPerProbe == 0) events += listen();
   if (!moving_.empty()) keep_peers_awake();
@@ -405,20 +374,26 @@ unsigned MpiDoor::try_progress() {
   if (!may_call()) return 0;
   unsigned events = 0;
   do {
-    const Turn turn(turn_);
-    if (!turn) return events;
-    if (stopped_) return events;
+    const MpiTurn turn(turn_);
+    if (!turn || stopped_) break;
     events += work();
   } while (has_commands_.load(std::memory_order_seq_cst));
-  if (has_news_.load(std::memory_order_acquire)) {
-    publish();
-    drive_.notify();
-  }
+  publish_and_wake();
   return events;
+}
+
+void MpiDoor::publish_and_wake() {
+  if (!has_news_.load(std::memory_order_acquire)) return;
+  publish();
+  drive_.notify();
 }
 
 unsigned MpiDoor::progress() {
   const bool woken = armed_.exchange(false) || nudged_.exchange(false);
+  if (woken) {
+    look_at_streams_ = true;
+    if (node_bells_.answer() > 0) heard();
+  }
   unsigned events = try_progress();
   for (unsigned i = 1; woken && events == 0 && i < kProbesPerWake; ++i) events += try_progress();
   const Nanoseconds time = now();
@@ -448,7 +423,7 @@ bool MpiDoor::arm() {
 // Where a caller has done alone what it wanted, the thread need not wake up for it.
 void MpiDoor::rest() {
   if (!nudged_.load(std::memory_order_relaxed) || has_commands_) return;
-  const Turn turn(turn_);
+  const MpiTurn turn(turn_);
   if (!turn || !flights_.empty() || !sending_.empty() || !nudged_.exchange(false)) return;
   armed_ = true;
   wake_after(std::max(options_.idle, kShortestSleep));
@@ -495,7 +470,7 @@ Status MpiDoor::wait(const Operation& operation, Deadline deadline,
 // What comes of it.
 
 void MpiDoor::record_came(int rank, Bytes record) {
-  bells_[rank].pause = kBellLasts;
+  answered(rank);
   News news;
   news.rank = rank;
   news.record = std::move(record);
@@ -512,8 +487,7 @@ void MpiDoor::rank_failed(int rank, const Status& why) {
     for (const auto& lane : broken) lanes_.erase(lane->local_token);
   }
   for (auto& lane : broken) {
-    for (Outgoing& message : lane->outgoing) complete(message.operation, why);
-    lane->outgoing.clear();
+    give_up(lane, why);
     News news;
     news.broken = std::move(lane);
     news.status = Status(Code::peer_lost, why.message());
@@ -544,8 +518,17 @@ void MpiDoor::publish() {
 void MpiDoor::run(News& news) {
   Receiver* const receiver = receiver_.load(std::memory_order_acquire);
   if (news.sent) news.operation = news.sent->operation;
+  if (news.fetched.landing) return Lane::fetched(receiver, news.fetched, news.status);
   if (news.operation != nullptr) return news.operation->complete(news.status);
-  if (news.broken) return news.broken->break_off(receiver, news.status);
+  std::vector<Fetch> fetches;
+  const auto fetch_all = [&] {
+    for (Fetch& fetch : fetches)
+      submit({Kind::fetch, nullptr, 0, {}, nullptr, nullptr, std::move(fetch)});
+  };
+  if (news.broken) {
+    news.broken->break_off(receiver, news.status, &fetches);
+    return fetch_all();
+  }
   if (news.rank < 0) return;
   RecordHead head;
   std::memcpy(&head, news.record.data(), sizeof head);
@@ -555,11 +538,14 @@ void MpiDoor::run(News& news) {
     const auto found = lanes_.find(head.token);
     if (found != lanes_.end() && found->second->rank == news.rank) lane = found->second;
   }
-  if (lane && lane->deliver(receiver, head, std::move(news.record))) return;
+  if (!lane) lane = take_call(head, news);
+  if (!lane) Lane::refuse(news.rank, news.record, &fetches);
+  const bool good = lane && lane->deliver(receiver, head, std::move(news.record), &fetches);
+  fetch_all();
+  if (good) return;
   dropped_.fetch_add(1, std::memory_order_relaxed);
-  if (!lane) return;
-  std::lock_guard<std::mutex> lock(mutex_);
-  lanes_.erase(lane->local_token);
+  // What was to be sent through it, will not be.
+  if (lane) submit({Kind::close, lane, 0, {}, nullptr, nullptr, {}});
 }
 
 std::vector<std::pair<std::string, std::string>> MpiDoor::facts() const {
@@ -568,8 +554,12 @@ std::vector<std::pair<std::string, std::string>> MpiDoor::facts() const {
       {"library", port_.api->version()},
       {"rank", std::to_string(port_.rank) + " of " + std::to_string(port_.ranks)},
       {"MPI is called by", levels[static_cast<int>(port_.threads)]},
+      {"transfers are progressed by", port_.api->settings().progresses_itself ? "MPI itself"
+                                      : in_background() ? "our thread, which others wake"
+                                                        : "whoever calls MPI"},
       {"message window", std::to_string(kWindowSize / 1024) + " KiB"},
       {"memory attached", std::to_string(attachments_.count()) + " times"},
+      {"bells on the node", std::to_string(node_bells_.count())},
       {"messages dropped", std::to_string(dropped_.load())},
   };
 }

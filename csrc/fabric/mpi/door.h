@@ -5,8 +5,12 @@
 // for the flush after a write. What others want done meanwhile is queued. What comes of it is
 // published outside the turn.
 
+#include <sys/epoll.h>
+
 #include <atomic>
 #include <deque>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,6 +23,7 @@
 #include "fabric/mpi/attachments.h"
 #include "fabric/mpi/lane.h"
 #include "fabric/mpi/mailbox.h"
+#include "fabric/mpi/node_bells.h"
 #include "fabric/turn.h"
 
 namespace pshpc::fabric::mpi {
@@ -34,6 +39,7 @@ class MpiDoor final : public Door,
                       private Source,
                       private Drivable,
                       private Mailbox::Owner,
+                      private Lender,
                       public std::enable_shared_from_this<MpiDoor> {
  public:
   static constexpr const char* kName = "mpi";
@@ -52,46 +58,62 @@ class MpiDoor final : public Door,
   Expected<Accepted> accept(const Peer& peer, Offer theirs) override;
   Expected<std::shared_ptr<Channel>> connect(const Peer& peer, Offer ours, Offer answer) override;
 
+  // Members are ranks.
+  void introduce(const Tag& id, std::uint32_t rank) override;
+  Expected<Fd> dial(const Tag& id) override;
+  void take_calls(const std::function<void(Fd)>& taker) override;
+
   Status wait(const Operation& operation, Deadline deadline,
               const std::function<bool()>& interrupted) override;
   std::vector<std::pair<std::string, std::string>> facts() const override;
 
  private:
   friend class MpiChannel;
-  enum class Kind { read, write, send, close };
+  enum class Kind { read, write, send, fetch, stream, close };
   struct Command {
     Kind kind;
     std::shared_ptr<Lane> lane;
     Aint address = 0;
     Span span;
-    Outgoing message;
+    OutgoingPtr message;
     Operation* operation = nullptr;
+    Fetch fetch;
   };
   // A read or write under way.
   struct Transfer {
     std::shared_ptr<Lane> lane;
     Operation* operation = nullptr;
     bool writes = false;
-    std::size_t pieces = 0;
+    std::size_t pieces = 0, size = 0;
+    Aint last = 0;  // of its bytes over there
     Status status;
   };
   struct News {
     Operation* operation = nullptr;
     Status status;
-    std::optional<Outgoing> sent;  // whose memory is not needed any more
+    OutgoingPtr sent;  // whose memory is not needed any more
+    Fetch fetched;
     std::shared_ptr<Lane> broken;
     int rank = -1;
     Bytes record;
   };
 
   MpiDoor(const Port& port, const Options& options);
+  static Status closed_here();
   bool may_call() const;
+  bool watch(int fd) const;
+  void unwatch(int fd) const { ::epoll_ctl(watched_.get(), EPOLL_CTL_DEL, fd, nullptr); }
   bool in_background() const { return port_.threads == ThreadLevel::multiple; }
   Bytes address() const;
   Expected<std::shared_ptr<Channel>> add_lane(ConstSpan address, std::uint64_t local,
-                                              std::uint64_t remote);
+                                              std::uint64_t remote, GuardedFd bell);
+  Offer answer();
 
   void submit(Command command);
+  bool try_at_once(Command& command);
+  void discard(Command& command);
+  void nudge();
+  void stay_hot();
   void tell(News news);
   void complete(Operation* operation, const Status& status);
 
@@ -100,23 +122,41 @@ class MpiDoor final : public Door,
   unsigned run_commands();
   void begin(Command& command);
   void move(Command& command);
+  void fetch(const Fetch& fetch);
+  void tell_of(const Fetch& fetch, const Status& how);
+  void acknowledge(const Fetch& fetch, const Status& status);
+  void moved(int rank);
+  Status lock(int rank);
+  void finish(const OutgoingPtr& message);
+  void take_loans_back();
+  void give_up(const std::shared_ptr<Lane>& lane, const Status& why);
+  void flush(const std::shared_ptr<Transfer>& transfer);
+  void arrive(const std::shared_ptr<Transfer>& transfer);
   void piece_done(const std::shared_ptr<Transfer>& transfer, const Status& status);
   void close_lane(const std::shared_ptr<Lane>& lane);
   void list(const std::shared_ptr<Lane>& lane);
+  unsigned pump_streams();
   unsigned pump();
   unsigned listen();
+  void heard();
+  void answered(int rank);
   void ring(int rank);
+  void wake_for_transfer(int rank);
   void keep_peers_awake();
 
   void record_came(int rank, Bytes record) override;
   void rank_failed(int rank, const Status& why) override;
   void noticed(int rank) override { ring(rank); }
+  void loan_ended(unsigned slot) override;
+  std::optional<Part> lend(const OutgoingPtr& message) override;
 
   void publish();
+  void publish_and_wake();
   void run(News& news);
+  std::shared_ptr<Lane> take_call(const RecordHead& head, const News& news);
 
   // Source and Drivable.
-  int fd() const override { return timer_.get(); }
+  int fd() const override { return watched_.get(); }
   unsigned progress() override;
   bool arm() override;
   bool driven() const override { return drive_.active(); }
@@ -130,6 +170,7 @@ class MpiDoor final : public Door,
   const std::uint32_t birth_;
   const std::thread::id maker_;
   GuardedFd timer_;
+  GuardedFd watched_;  // an epoll of the timer and the streams
   Drive drive_;
   std::atomic<Receiver*> receiver_{nullptr};
   std::atomic<bool> turn_{false};
@@ -140,14 +181,27 @@ class MpiDoor final : public Door,
   mutable std::mutex mutex_;  // everything up to lanes_
   Progress* progress_ = nullptr;
   std::deque<Command> commands_;
+  bool ended_ = false;  // commands are discarded
   std::atomic<bool> has_commands_{false};
-  std::uint64_t next_token_ = 1;
+  std::uint64_t next_token_;
+  std::map<Tag, std::uint32_t> members_;
+  std::function<void(Fd)> taker_;
   std::unordered_map<std::uint64_t, std::shared_ptr<Lane>> lanes_;
 
   // Of whoever has the turn.
   Flights flights_;
   Mailbox mailbox_;
   std::deque<std::shared_ptr<Lane>> sending_;
+  struct Loan {
+    std::shared_ptr<Lane> lane;
+    OutgoingPtr message;
+    ConstSpan memory;
+  };
+  std::map<unsigned, Loan> loans_;  // by slot
+  std::shared_ptr<Lane> writing_;   // the lane whose record is being written
+  std::vector<std::shared_ptr<Lane>> streams_;
+  unsigned streams_at_ = 0;
+  std::atomic<bool> look_at_streams_{false};
   std::unordered_map<int, unsigned> moving_;  // transfers by rank
   struct Bell {
     Nanoseconds rung = 0;
@@ -155,6 +209,8 @@ class MpiDoor final : public Door,
   };
   std::unordered_map<int, Bell> bells_;
   Attachments attachments_;
+  NodeBells node_bells_;
+  Nanoseconds patience_ = 0;  // with transfers that were begun just now
   unsigned polls_ = 0;
   std::atomic<Nanoseconds> hot_until_{0};
 

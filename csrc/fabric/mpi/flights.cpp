@@ -1,5 +1,6 @@
 #include "fabric/mpi/flights.h"
 
+#include <mutex>
 #include <utility>
 
 namespace pshpc::fabric::mpi {
@@ -10,12 +11,14 @@ constexpr unsigned kTestsPerPoll = 16;
 
 }  // namespace
 
-void Flights::start(const char* what, const Post& post, Done done) {
+Flights::Flight& Flights::prepare() {
   if (spare_.empty()) spare_.emplace_back();
+  spare_.front().flight = {};
+  return spare_.front().flight;
+}
+
+void Flights::launch(const char* what, Done done) {
   Entry& entry = spare_.front();
-  entry.flight = {};
-  const int code = post(entry.flight);
-  if (code != 0) return done(api_->check(code, what), 0);
   entry.what = what;
   entry.done = std::move(done);
   flying_.splice(flying_.end(), spare_, spare_.begin());
@@ -35,9 +38,18 @@ void Flights::atomic(const char* what, Handle window, int rank, std::size_t at, 
       std::move(done));
 }
 
+void Flights::leave() {
+  if (flying_.empty()) return;
+  static std::mutex mutex;
+  static auto& left = *new std::list<Entry>;
+  std::lock_guard<std::mutex> lock(mutex);
+  left.splice(left.end(), flying_);
+}
+
 unsigned Flights::poll() {
   unsigned landed = 0, tests = 0;
-  for (auto at = flying_.begin(); at != flying_.end() && tests < kTestsPerPoll; ++tests) {
+  auto at = flying_.begin();
+  for (; at != flying_.end() && tests < kTestsPerPoll; ++tests) {
     const auto entry = at++;
     int done = 0;
     StatusRoom ignored;
@@ -51,6 +63,8 @@ unsigned Flights::poll() {
     spare_.splice(spare_.end(), taken);
     ++landed;
   }
+  // The others have their turn next time.
+  flying_.splice(flying_.end(), flying_, flying_.begin(), at);
   return landed;
 }
 

@@ -5,64 +5,97 @@
 #include <utility>
 
 namespace pshpc::fabric::mpi {
+namespace {
+
+// So much is fetched and copied at once rather than fetched in two steps.
+constexpr std::size_t kLongestRecord = 16 * 1024;
+constexpr std::size_t kLeastParts = 4;
+
+}  // namespace
+
+ConstSpan PayloadCursor::front() const { return left_ == 0 ? ConstSpan() : piece().from(at_); }
+
+void PayloadCursor::skip(std::size_t size) {
+  left_ -= size;
+  at_ += size;
+  while (left_ > 0 && at_ >= piece().size) {
+    at_ -= piece().size;
+    ++piece_;
+  }
+}
 
 void PayloadCursor::read(Span into) {
   while (!into.empty()) {
-    const ConstSpan piece = piece_ == 0 ? payload_.first : payload_.more[piece_ - 1];
-    const std::size_t size = std::min(into.size, piece.size - at_);
-    copy_bytes(into.data, piece.slice(at_, size));
+    const ConstSpan next = front();
+    const std::size_t size = std::min(into.size, next.size);
+    copy_bytes(into.data, next.slice(0, size));
     into = into.slice(size, into.size - size);
-    left_ -= size;
-    at_ += size;
-    if (at_ == piece.size) {
-      ++piece_;
-      at_ = 0;
-    }
+    skip(size);
   }
 }
 
 // Sending.
 
 std::size_t Lane::wanted() const {
-  const Outgoing& next = outgoing.front();
-  return sizeof(RecordHead) + (begun_ ? 0 : next.header.size()) + next.payload.left();
+  const Outgoing& next = *outgoing.front();
+  const std::size_t least = sizeof(RecordHead) + (begun_ ? 0 : next.header.size());
+  const std::size_t all = least + next.payload.left();
+  if (all <= kLongestRecord) return all;
+  return least + kLeastParts * sizeof(Part);
 }
 
-std::size_t Lane::write_record(Span slot, std::optional<Outgoing>* finished) {
-  Outgoing& next = outgoing.front();
+std::size_t Lane::write_record(Span slot, Lender& lender, OutgoingPtr* finished) {
+  const OutgoingPtr next = outgoing.front();
   // What had begun before a farewell goes no further.
-  if (next.kind == RecordKind::farewell) begun_ = false;
+  if (next->kind == RecordKind::farewell) begun_ = false;
   RecordHead head;
   head.token = remote_token;
-  head.sequence = sent_++;
-  head.kind = begun_ ? RecordKind::piece : next.kind;
-  head.header_size = begun_ ? 0 : static_cast<std::uint16_t>(next.header.size());
-  head.payload_size = next.payload_size;
-  std::memcpy(slot.data, &head, sizeof head);
+  head.kind = begun_ ? RecordKind::piece : next->kind;
+  head.header_size = begun_ ? 0 : static_cast<std::uint16_t>(next->header.size());
+  head.payload_size = next->payload_size;
   std::size_t at = sizeof head;
-  copy_bytes(slot.data + at, {next.header.data(), head.header_size});
+  copy_bytes(slot.data + at, {next->header.data(), head.header_size});
   at += head.header_size;
-  const std::size_t size = std::min(slot.size - at, next.payload.left());
-  next.payload.read(slot.slice(at, size));
-  begun_ = next.payload.left() > 0;
-  if (!begun_) {
-    *finished = std::move(next);
-    outgoing.pop_front();
+  while (next->payload.left() > slot.size - at && slot.size - at >= sizeof(Part)) {
+    const auto part = lender.lend(next);
+    if (!part) break;
+    std::memcpy(slot.data + at, &*part, sizeof *part);
+    at += sizeof *part;
+    ++head.parts;
   }
-  return at + size;
+  const std::size_t left = next->payload.left();
+  if (left <= slot.size - at) {
+    next->payload.read(slot.slice(at, left));
+    at += left;
+  } else if (head.parts == 0) {
+    return 0;
+  }
+  head.sequence = sent_++;
+  std::memcpy(slot.data, &head, sizeof head);
+  begun_ = next->payload.left() > 0;
+  if (!begun_) {
+    next->written = true;
+    outgoing.pop_front();
+    *finished = next;
+  }
+  return at;
 }
 
 // Receiving.
 
-bool Lane::deliver(Receiver* receiver, const RecordHead& head, Bytes record) {
-  if (ended_) return false;
+bool Lane::deliver(Receiver* receiver, const RecordHead& head, Bytes record,
+                   std::vector<Fetch>* fetches) {
+  if (ended_) {
+    refuse(rank, record, fetches);
+    return false;
+  }
   if (head.sequence != expected_) {
     early_.emplace(head.sequence, std::move(record));
     return true;
   }
   const auto take_one = [&](const RecordHead& first, const Bytes& bytes) {
     ++expected_;
-    return take(receiver, first, ConstSpan(bytes).from(sizeof(RecordHead)));
+    return take(receiver, first, ConstSpan(bytes).from(sizeof(RecordHead)), fetches);
   };
   bool good = take_one(head, record);
   for (auto next = early_.find(expected_); good && next != early_.end();
@@ -76,60 +109,118 @@ bool Lane::deliver(Receiver* receiver, const RecordHead& head, Bytes record) {
   return good;
 }
 
-bool Lane::take(Receiver* receiver, const RecordHead& head, ConstSpan body) {
+bool Lane::garbled(Receiver* receiver, std::vector<Fetch>* fetches) {
+  break_off(receiver, {Code::protocol, "a garbled message came through the mpi door"}, fetches);
+  return false;
+}
+
+bool Lane::take(Receiver* receiver, const RecordHead& head, ConstSpan body,
+                std::vector<Fetch>* fetches) {
+  if (head.kind == RecordKind::dial) return true;
   if (head.kind == RecordKind::farewell) {
-    break_off(receiver, {Code::peer_lost, "the peer closed the connection"});
+    break_off(receiver, {Code::peer_lost, "the peer closed the connection"}, fetches);
     return false;
   }
   const bool is_piece = head.kind == RecordKind::piece;
   if ((!is_piece && head.kind != RecordKind::message) || is_piece != (landing_ != nullptr) ||
-      body.size < head.header_size) {
-    break_off(receiver, {Code::protocol, "a garbled message came through the mpi door"});
-    return false;
-  }
+      body.size < head.header_size)
+    return garbled(receiver, fetches);
   if (!is_piece) {
     const auto from = channel.lock();
     const ConstSpan header = body.slice(0, head.header_size);
     body = body.from(head.header_size);
+    if (stream) stream->give(header);
     if (head.payload_size == 0) {
       if (receiver != nullptr && from) receiver->arrived(from, header, {}, {});
       return true;
     }
-    landing_ = std::make_unique<Landing>();
+    landing_ = std::make_shared<Landing>();
+    landing_->from = from;
     landing_->header = header.copy();
     landing_->size = static_cast<std::size_t>(head.payload_size);
     if (receiver != nullptr && from)
       landing_->into = receiver->destination(from, header, landing_->size);
     if (landing_->into.size < landing_->size) landing_->into = {};
   }
-  fill(receiver, body);
+  if (!place(head, body, fetches)) return garbled(receiver, fetches);
+  const auto landing = landing_;
+  if (landing->placed == landing->size) landing_.reset();
+  settle(receiver, *landing);
   return true;
 }
 
-void Lane::fill(Receiver* receiver, ConstSpan data) {
+// Finds room for the parts and bytes of a record.
+bool Lane::place(const RecordHead& head, ConstSpan body, std::vector<Fetch>* fetches) {
   Landing& landing = *landing_;
-  data.size = std::min(data.size, landing.size - landing.filled);
-  if (!landing.into.empty()) copy_bytes(landing.into.data + landing.filled, data);
-  landing.filled += data.size;
-  if (landing.filled < landing.size) return;
-  const auto landed = std::move(landing_);
-  if (receiver == nullptr) return;
-  // Also where the channel is gone: who gave the memory waits for it.
-  const auto from = channel.lock();
-  if (landed->into.empty())
-    receiver->arrived(from, landed->header, {}, {Code::invalid, "the payload was refused"});
-  else
-    receiver->arrived(from, landed->header, landed->into.slice(0, landed->size), {});
+  if (body.size / sizeof(Part) < head.parts) return false;
+  for (std::uint32_t i = 0; i < head.parts; ++i) {
+    Part part;
+    std::memcpy(&part, body.data, sizeof part);
+    body = body.from(sizeof part);
+    if (!part.plausible() || part.size > landing.size - landing.placed) return false;
+    const auto size = static_cast<std::size_t>(part.size);
+    fetches->push_back({rank, landing_, part,
+                        landing.into.empty() ? Span() : landing.into.slice(landing.placed, size)});
+    landing.placed += size;
+    ++landing.fetches;
+  }
+  if (body.size > landing.size - landing.placed) return false;
+  if (!landing.into.empty()) copy_bytes(landing.into.data + landing.placed, body);
+  landing.placed += body.size;
+  landing.filled += body.size;
+  return true;
 }
 
-void Lane::break_off(Receiver* receiver, const Status& why) {
+void Lane::fetched(Receiver* receiver, const Fetch& fetch, const Status& status) {
+  if (!fetch.landing) return;
+  Landing& landing = *fetch.landing;
+  --landing.fetches;
+  landing.filled += static_cast<std::size_t>(fetch.part.size);
+  if (landing.status.ok()) landing.status = status;
+  settle(receiver, landing);
+}
+
+// Hands the payload over if it has come, or will not come and nothing writes into its memory.
+void Lane::settle(Receiver* receiver, Landing& landing) {
+  const bool whole = landing.filled == landing.size;
+  if (landing.fetches > 0 || (!whole && landing.status.ok())) return;
+  if (std::exchange(landing.settled, true) || receiver == nullptr) return;
+  // Also where the channel is gone: who gave the memory waits for it.
+  const auto from = landing.from.lock();
+  if (landing.into.empty())
+    receiver->arrived(from, landing.header, {}, {Code::invalid, "the payload was refused"});
+  else
+    receiver->arrived(from, landing.header, landing.into.slice(0, landing.size), landing.status);
+}
+
+void Lane::break_off(Receiver* receiver, const Status& why, std::vector<Fetch>* refused) {
   if (std::exchange(ended_, true)) return;
   const bool was_alive = alive.exchange(false);
+  for (const auto& [sequence, record] : early_) refuse(rank, record, refused);
+  early_.clear();
   const auto landing = std::move(landing_);
   const auto from = channel.lock();
-  if (receiver == nullptr) return;
-  if (landing) receiver->arrived(from, landing->header, landing->into, why);
-  if (was_alive && from) receiver->lost(from, why);
+  if (stream) stream->end();
+  if (landing) {
+    landing->status = why;
+    settle(receiver, *landing);
+  }
+  if (was_alive && from && receiver != nullptr) receiver->lost(from, why);
+}
+
+void Lane::refuse(int rank, ConstSpan record, std::vector<Fetch>* refused) {
+  RecordHead head;
+  if (record.size < sizeof head) return;
+  std::memcpy(&head, record.data, sizeof head);
+  record = record.from(sizeof head);
+  if (record.size < head.header_size) return;
+  record = record.from(head.header_size);
+  for (std::uint32_t i = 0; i < head.parts && record.size >= sizeof(Part); ++i) {
+    Part part;
+    std::memcpy(&part, record.data, sizeof part);
+    record = record.from(sizeof part);
+    if (part.plausible()) refused->push_back({rank, nullptr, part, {}});
+  }
 }
 
 }  // namespace pshpc::fabric::mpi

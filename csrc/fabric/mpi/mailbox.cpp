@@ -22,7 +22,7 @@ constexpr Nanoseconds kLastPause = 2 * kMillisecond;
 
 Mailbox::Mailbox(const Port& port, Flights& flights, Owner& owner)
     : port_(port), api_(*port.api), flights_(flights), owner_(owner) {
-  for (unsigned i = kSlots; i-- > 0;) (i < kSmallSlots ? free_small_ : free_large_).push_back(i);
+  for (unsigned i = kAcks; i-- > 0;) free_like(i).push_back(i);
 }
 
 std::uint64_t Mailbox::peek(std::size_t at) const {
@@ -32,8 +32,25 @@ std::uint64_t Mailbox::peek(std::size_t at) const {
 
 // Sending.
 
-std::optional<unsigned> Mailbox::take_slot(std::size_t size) {
-  auto& free = size <= kSmallSlot ? free_small_ : free_large_;
+std::vector<unsigned>& Mailbox::free_like(unsigned slot) {
+  if (slot >= kSlots) return free_loans_;
+  return slot < kSmallSlots ? free_small_ : free_large_;
+}
+
+std::optional<unsigned> Mailbox::take_slot(int rank, std::size_t size) {
+  const bool small = size <= kSmallSlot;
+  Share& share = shares_[rank];
+  if (small ? share.small >= kSmallSlots / 2 : share.large >= kLargeSlots / 2) return std::nullopt;
+  const auto slot = take_from(small ? free_small_ : free_large_);
+  if (!slot) return slot;
+  ++(small ? share.small : share.large);
+  taken_by_[*slot] = rank;
+  return slot;
+}
+
+std::optional<unsigned> Mailbox::take_loan() { return take_from(free_loans_); }
+
+std::optional<unsigned> Mailbox::take_from(std::vector<unsigned>& free) {
   if (free.empty()) return std::nullopt;
   const unsigned slot = free.back();
   free.pop_back();
@@ -41,12 +58,38 @@ std::optional<unsigned> Mailbox::take_slot(std::size_t size) {
   return slot;
 }
 
+void Mailbox::give_back(unsigned slot) {
+  --used_;
+  if (slot < kSlots) {
+    const auto share = shares_.find(taken_by_[slot]);
+    --(slot < kSmallSlots ? share->second.small : share->second.large);
+    if (share->second.small + share->second.large == 0) shares_.erase(share);
+  }
+  free_like(slot).push_back(slot);
+}
+
+std::uint32_t Mailbox::expect(unsigned slot) {
+  uses_[slot].posted = true;
+  return static_cast<std::uint32_t>(++uses_[slot].acks);
+}
+
+void Mailbox::take_back(unsigned slot) {
+  Use& use = uses_[slot];
+  use.taken_back = true;
+  ++use.asking;
+  ++use.acks;
+  flights_.atomic("taking a loan back", port_.messages, port_.rank, ack_at(slot),
+                  api_.constants.sum, 1, [this, slot](const Status&, std::uint64_t) {
+                    --uses_[slot].asking;
+                    owner_.loan_ended(slot);
+                  });
+}
+
 void Mailbox::post(int rank, unsigned slot, std::size_t size) {
   // What this processor wrote is to be seen by a transport that reads it.
   const Status synced = api_.check(api_.win_sync(port_.messages), "MPI_Win_sync");
   if (!synced.ok()) return fail(rank, synced);
-  uses_[slot].posted = true;
-  ++uses_[slot].acks;
+  expect(slot);
   const Notice notice{static_cast<std::uint32_t>(port_.rank), slot,
                       static_cast<std::uint32_t>(size)};
   claim(rank, notice.encode());
@@ -116,20 +159,21 @@ void Mailbox::fail(int rank, const Status& why) {
 unsigned Mailbox::confirm_acks() {
   if (used_ == 0) return 0;
   unsigned asked = 0;
-  for (unsigned slot = 0; slot < kSlots; ++slot) {
+  for (unsigned slot = 0; slot < kAcks; ++slot) {
     Use& use = uses_[slot];
-    if (!use.posted || use.asking || peek(ack_at(slot)) != use.acks) continue;
-    use.asking = true;
+    if (!use.posted || use.asking > 0 || peek(ack_at(slot)) != use.acks) continue;
+    ++use.asking;
     ++asked;
     flights_.atomic("looking for an acknowledgement", port_.messages, port_.rank, ack_at(slot),
                     api_.constants.no_op, 0,
                     [this, slot](const Status& status, std::uint64_t acks) {
                       Use& done = uses_[slot];
-                      done.asking = false;
+                      --done.asking;
                       if (!status.ok() || acks != done.acks) return;
                       done.posted = false;
-                      --used_;
-                      (slot < kSmallSlots ? free_small_ : free_large_).push_back(slot);
+                      const bool taken_back = std::exchange(done.taken_back, false);
+                      give_back(slot);
+                      if (slot >= kSlots && !taken_back) owner_.loan_ended(slot);
                     });
   }
   return asked;

@@ -38,20 +38,29 @@ class Mailbox {
     virtual void rank_failed(int rank, const Status& why) = 0;
     // Something lies in that rank's ring.
     virtual void noticed(int rank) = 0;
+    // Nobody reads the memory that was lent any more: it was fetched, or taken back.
+    virtual void loan_ended(unsigned slot) = 0;
   };
 
   Mailbox(const Port& port, Flights& flights, Owner& owner);
 
   // A slot with room for `size` bytes, or the largest there is; none if all such are in use.
-  std::optional<unsigned> take_slot(std::size_t size);
+  // Ranks that do not come for theirs do not get them all.
+  std::optional<unsigned> take_slot(int rank, std::size_t size);
+  // One without room, for a loan.
+  std::optional<unsigned> take_loan();
+  void give_back(unsigned slot);
   Span slot(unsigned slot) const { return {port_.base + slot_at(slot), slot_size(slot)}; }
   void post(int rank, unsigned slot, std::size_t size);
+  // What is in the slot, or lent by it, will be fetched; how many acknowledgements there are then.
+  std::uint32_t expect(unsigned slot);
+  // What is fetched from now on is worth nothing.
+  void take_back(unsigned slot);
 
   // Looks for notices and acknowledgements; how many there were.
   unsigned poll();
   // Nothing is on its way out, and all that was has been fetched.
   bool quiet() const { return used_ == 0 && tickets_ == 0; }
-  bool busy() const { return tickets_ > 0 || fetching_ > 0; }
   std::uint64_t tombstones() const { return tombstones_; }
 
  private:
@@ -84,13 +93,21 @@ class Mailbox {
   Owner& owner_;
 
   // Sending.
-  std::vector<unsigned> free_small_, free_large_;
+  std::vector<unsigned> free_small_, free_large_, free_loans_;
+  std::vector<unsigned>& free_like(unsigned slot);
+  std::optional<unsigned> take_from(std::vector<unsigned>& free);
   struct Use {
     bool posted = false;
-    bool asking = false;
+    unsigned asking = 0;  // operations on its word under way
+    bool taken_back = false;
     std::uint64_t acks = 0;  // those expected when it has been fetched
   };
-  std::vector<Use> uses_ = std::vector<Use>(kSlots);
+  std::vector<int> taken_by_ = std::vector<int>(kSlots, -1);
+  struct Share {
+    unsigned small = 0, large = 0;
+  };
+  std::unordered_map<int, Share> shares_;
+  std::vector<Use> uses_ = std::vector<Use>(kAcks);
   unsigned used_ = 0;
   unsigned tickets_ = 0;  // not yet filled
   std::deque<Ticket> waiting_;

@@ -15,9 +15,10 @@ enum class ThreadLevel { main_only, one_at_a_time, multiple };
 struct Port {
   std::shared_ptr<const Api> api;
   Handle comm = 0;
-  Handle messages = 0;           // MPI_Win_allocate, kWindowSize bytes a rank, in bytes
-  Handle memory = 0;             // MPI_Win_create_dynamic
-  std::uint8_t* base = nullptr;  // of `messages`, here
+  Handle messages = 0;  // MPI_Win_allocate, kWindowSize bytes a rank, in bytes; all locked
+  Handle memory = 0;    // MPI_Win_create_dynamic
+  std::uint8_t* locked = nullptr;  // by rank: 1 if it is locked in `memory`; outlives the door
+  std::uint8_t* base = nullptr;    // of `messages`, here
   int rank = 0;
   int ranks = 0;
   Tag job{};  // the same on all ranks, and nowhere else
