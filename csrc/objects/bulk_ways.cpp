@@ -69,8 +69,8 @@ Status copy_by_kernel(const Link& link, const Bulk& bulk, Direction direction,
                      : fabric::write_process(link.pid(), address, stretch.local);
   if (moved.ok() || moved.code() == Code::unavailable) return moved;
   // The memory of a process that is ending goes away before its connection does.
-  if (!link.alive() || moved.code() == Code::invalid) return lost(bulk).within(moved.message());
-  // It lives in a namespace where its number means another process, or none.
+  if (moved.code() == Code::owner_gone || moved.code() == Code::invalid || !link.alive())
+    return lost(bulk).within(moved.message());
   return {Code::unavailable, moved.message()};
 }
 

@@ -17,6 +17,11 @@ using Transfer = ssize_t (*)(pid_t, const iovec*, unsigned long, const iovec*, u
                              unsigned long);
 
 Status transfer(Transfer move, const char* doing, pid_t pid, std::uint64_t address, Span local) {
+  const auto what = [&] {
+    return std::string(doing) + " memory of process " + std::to_string(pid);
+  };
+  // What the kernel says of a peer that has no number in this namespace.
+  if (pid <= 0) return {Code::unavailable, what() + ": it is in another pid namespace"};
   std::size_t done = 0;
   while (done < local.size) {
     const std::size_t length = std::min(local.size - done, kMostAtOnce);
@@ -28,15 +33,14 @@ Status transfer(Transfer move, const char* doing, pid_t pid, std::uint64_t addre
       continue;
     }
     if (moved < 0 && errno == EINTR) continue;
-    const std::string what = std::string(doing) + " memory of process " + std::to_string(pid);
-    if (moved < 0 && errno == ESRCH) return {Code::owner_gone, what + ": it has ended"};
+    if (moved < 0 && errno == ESRCH) return {Code::owner_gone, what() + ": it has ended"};
     if (moved < 0 && errno == EFAULT)
-      return {Code::invalid, what + ": the memory is no longer mapped there"};
+      return {Code::invalid, what() + ": the memory is no longer mapped there"};
     if (moved < 0 && (errno == EPERM || errno == ENOSYS))
       return {Code::unavailable,
-              what + ": " + std::strerror(errno) +
+              what() + ": " + std::strerror(errno) +
                   " (needs the same user, and kernel.yama.ptrace_scope=0 or a capability)"};
-    return system_error(what, moved < 0 ? errno : EIO);
+    return system_error(what(), moved < 0 ? errno : EIO);
   }
   return {};
 }
