@@ -29,6 +29,9 @@ const char* code_name(Code code) {
     case Code::raised: return "raised";
     case Code::failed: return "failed";
     case Code::system: return "system";
+    case Code::unreached: return "unreached";
+    case Code::borrowed: return "borrowed";
+    case Code::moved: return "moved";
   }
   return "unknown";
 }

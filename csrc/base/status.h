@@ -31,7 +31,11 @@ enum class Code {
   raised,       // the handler raised; what that was follows
   failed,       // the handler failed, and says why
   system,       // the operating system refused
+  unreached,    // nobody answers from here; the key names other ways to the owner
+  borrowed,     // other references to the object exclude it
+  moved,        // the reference ended, or is somebody else's now
 };
+inline constexpr Code kLastCode = Code::moved;
 
 const char* code_name(Code code);
 

@@ -7,6 +7,7 @@
 #include "bindings/core_lease.h"
 #include "bindings/core_rpc.h"
 #include "bindings/graveyard.h"
+#include "objects/bulk_prepared.h"
 #include "objects/instance.h"
 
 namespace pshpc::bindings {
@@ -87,7 +88,7 @@ class PyBulkMemory {
       return;
     }
     [[maybe_unused]] const auto* kept = memory_.release();
-    [[maybe_unused]] const auto* kept_too = new Buffers(std::move(buffers_));
+    buffers_.keep->push_back(buffers_.keep);
   }
 
   const Bulk& bulk() const { return memory_->bulk(); }
@@ -224,6 +225,36 @@ class PyBulkTransfer {
   std::shared_ptr<objects::BulkTransfer> transfer_;
 };
 
+// Keeps its buffers, whose memory must not move.
+class PyPreparedTransfer {
+ public:
+  PyPreparedTransfer(py::object instance, const Bulk& bulk, bool push, std::uint64_t offset,
+                     const py::object& buffers)
+      : instance_(std::move(instance)), peer_(bulk.owner.short_name()) {
+    Prepared prepared = prepare(instance_, bulk, push, offset, std::nullopt, buffers, 0);
+    std::uint64_t size = 0;
+    for (const Span& span : prepared.order.local) size += span.size;
+    if (const auto part = bulk.select(offset, size); !part.ok()) raise_bulk(part.status());
+    transfer_ = std::make_unique<objects::PreparedTransfer>(
+        instance_of(instance_).shared_bulk_client(), std::move(prepared.order));
+  }
+
+  const char* run(double timeout) const {
+    instance_of(instance_);
+    auto way = [&] {
+      const py::gil_scoped_release release;
+      return transfer_->run(to_deadline(timeout));
+    }();
+    if (!way.ok()) raise_bulk(way.status(), peer_);
+    return way.value();
+  }
+
+ private:
+  const py::object instance_;
+  const std::string peer_;
+  std::unique_ptr<objects::PreparedTransfer> transfer_;
+};
+
 Bulk parse(const py::bytes& packed) {
   const std::string raw = packed;
   return check(Bulk::parse(ConstSpan(raw)));
@@ -264,6 +295,12 @@ void bind_bulk(py::module_& module) {
       .def("result", &PyBulkTransfer::result)
       .def("cancel", &PyBulkTransfer::cancel)
       .def("notify", &PyBulkTransfer::notify, py::arg("queue"), py::arg("token"));
+
+  py::class_<PyPreparedTransfer>(module, "PreparedTransfer", "A transfer that can be repeated.")
+      .def(py::init<py::object, const Bulk&, bool, std::uint64_t, const py::object&>(),
+           py::arg("instance"), py::arg("handle"), py::arg("push"), py::arg("offset"),
+           py::arg("buffers"))
+      .def("run", &PyPreparedTransfer::run, py::arg("timeout"));
 
   module.def("move_bulk", &move, py::arg("instance"), py::arg("handle"), py::arg("push"),
              py::arg("offset"), py::arg("length"), py::arg("buffers"), py::arg("timeout"),

@@ -39,12 +39,13 @@ void Completions::push(Buriable token) {
 }
 
 std::vector<Buriable> Completions::drain() {
+  // First: whoever signals later than this is heard once more. Where nothing was signalled it
+  // returns at once.
+  std::uint64_t count;
+  [[maybe_unused]] const ssize_t ignored = ::read(wake_.get(), &count, sizeof count);
   std::vector<Buriable> taken;
   std::lock_guard<std::mutex> lock(mutex_);
-  if (std::exchange(signalled_, false)) {
-    std::uint64_t count;
-    [[maybe_unused]] const ssize_t ignored = ::read(wake_.get(), &count, sizeof count);
-  }
+  signalled_ = false;
   taken.swap(finished_);
   return taken;
 }

@@ -412,6 +412,31 @@ py::object open_endpoint(const py::object& instance, const std::string& text, do
   return py::cast(std::make_unique<PyEndpoint>(instance, std::move(link).value()));
 }
 
+py::object start_wait(const py::object& instance, const py::bytes& packed, double timeout) {
+  Instance& opened = instance_of(instance);
+  const objects::Key key = to_key(packed);
+  if (key.owner.id == opened.owner()->self().id) return py::none();
+  const Deadline deadline = to_deadline(timeout);
+  auto link = [&] {
+    const py::gil_scoped_release release;
+    return opened.reader().link(key.owner, &key, deadline);
+  }();
+  auto way = std::make_shared<Way>();
+  way->link = check(std::move(link));
+  way->channel = way->link->wire()->best_channel(&way->door);
+  if (!way->usable()) return py::none();
+  WireWriter request;
+  objects::ref_of(key).encode(request);
+  request.put(deadline.remaining());
+  auto call = std::make_unique<AsyncCall>();
+  {
+    const py::gil_scoped_release release;
+    way->link->messenger().start(way->channel, objects::target_of(objects::Kind::wait),
+                                 request.bytes(), {}, deadline, true, call.get());
+  }
+  return py::cast(std::make_unique<PyPendingCall>(std::move(call), std::move(way)));
+}
+
 void bind_endpoint(py::module_& module) {
   module.def("method_id", &rpc::method_id, py::arg("name"),
              "The 64-bit hash that travels in place of a procedure's name.");

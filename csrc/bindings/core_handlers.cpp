@@ -175,7 +175,7 @@ class PyIncoming {
     answer({Code::raised, ""}, described.span(), {});
   }
   void fail(const std::string& code, const std::string& message) {
-    for (int number = 1; number <= static_cast<int>(Code::system); ++number)
+    for (int number = 1; number <= static_cast<int>(kLastCode); ++number)
       if (code == code_name(static_cast<Code>(number)))
         return answer({static_cast<Code>(number), message}, {}, {});
     raise({Code::invalid, "there is no status '" + code + "'"});

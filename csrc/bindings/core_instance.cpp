@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 
+#include "bindings/completions.h"
 #include "bindings/core.h"
 #include "bindings/core_lease.h"
 #include "bindings/core_rpc.h"
@@ -89,6 +91,13 @@ class PyInstance {
     }();
     check(status);
   }
+  void introduce(const std::string& door, const std::map<std::uint32_t, std::string>& members) {
+    std::map<std::uint32_t, rpc::Address> parsed;
+    for (const auto& [number, packed] : members) {
+      parsed.emplace(number, check(rpc::Address::parse(ConstSpan(packed))));
+    }
+    check(use().introduce(door, parsed));
+  }
   std::shared_ptr<objects::Owner> owner() const { return instance_->owner(); }
 
   [[noreturn]] void refuse(const Status& status) {
@@ -103,10 +112,11 @@ class PyInstance {
   }
 
   py::bytes put(std::uint64_t length, const py::list& segments, std::int64_t ttl_ns,
-                std::uint32_t flags, std::uint64_t into) {
+                std::uint32_t flags, std::uint64_t object, std::uint64_t claim) {
     Instance& instance = use();
     const PartsView view(segments, length);
     const Policy policy{ttl_ns, flags};
+    const objects::Into into{object, claim};
     Expected<Key> key = Status(Code::unavailable, "");
     if (length < kReleaseFrom) key = instance.owner()->put_now(length, view.parts(), policy, into);
     if (key.status().code() == Code::unavailable) {
@@ -127,6 +137,21 @@ class PyInstance {
       py::gil_scoped_release release;
       return instance.reader().put_to(owner, length, view.parts(), {ttl_ns, flags},
                                       to_deadline(timeout));
+    }();
+    if (!key.ok()) refuse(key.status());
+    return to_bytes(key->encode());
+  }
+
+  py::bytes put_into(const py::bytes& packed, std::uint64_t claim, std::uint64_t length,
+                     const py::list& segments, std::int64_t ttl_ns, std::uint32_t flags,
+                     double timeout) {
+    Instance& instance = use();
+    const Key target = to_key(packed);
+    const PartsView view(segments, length);
+    Expected<Key> key = [&] {
+      py::gil_scoped_release release;
+      return instance.reader().put_into(target, claim, length, view.parts(), {ttl_ns, flags},
+                                        to_deadline(timeout));
     }();
     if (!key.ok()) refuse(key.status());
     return to_bytes(key->encode());
@@ -199,18 +224,49 @@ class PyInstance {
     return check(std::move(door));
   }
 
-  py::list ask(bool evict, const py::list& packed, bool force, double timeout) {
+  // One exception or None for each key.
+  template <class Ask>
+  py::list ask(const py::list& packed, double timeout, Ask ask) {
     Instance& instance = use();
     const auto keys = to_keys(packed);
     const std::vector<Status> outcome = [&] {
       py::gil_scoped_release release;
-      return evict ? instance.reader().evict(keys, force, to_deadline(timeout))
-                   : instance.reader().exists(keys, to_deadline(timeout));
+      return ask(instance.reader(), keys, to_deadline(timeout));
     }();
     py::list results;
     for (const Status& status : outcome)
       results.append(status.ok() ? py::object(py::none()) : to_exception(status));
     return results;
+  }
+
+  void hold(const py::bytes& packed, std::uint64_t claim, std::uint8_t mode, bool fresh,
+            std::int64_t lease_ns, double timeout) {
+    Instance& instance = use();
+    const Key key = to_key(packed);
+    const objects::ClaimRequest request{claim, static_cast<objects::ClaimMode>(mode), fresh,
+                                        lease_ns};
+    const Status status = [&] {
+      py::gil_scoped_release release;
+      return instance.reader().hold(key, request, to_deadline(timeout));
+    }();
+    check(status);
+  }
+  // From finalizers: silent where there is nothing to release any more.
+  void release(const py::bytes& packed, std::uint64_t claim) {
+    if (instance_->usable().ok()) instance_->reader().release(to_key(packed), claim);
+  }
+
+  // Tells the queue once the object of one of our own keys is there, or cannot be any more.
+  void watch(const py::bytes& packed, double timeout, std::shared_ptr<Completions> queue,
+             py::object token) {
+    Instance& instance = use();
+    const Key key = to_key(packed);
+    const objects::Waiting waiting{0, to_deadline(timeout).remaining()};
+    auto held = std::make_shared<Buriable>(std::move(token));
+    const py::gil_scoped_release release;
+    instance.owner()->when_published(key.object_id, key.capability, waiting,
+                                     [queue = std::move(queue), held = std::move(held)](
+                                         const Status&) { queue->push(std::move(*held)); });
   }
 
   py::bytes wait_for(const py::bytes& packed, double timeout) {
@@ -248,6 +304,7 @@ class PyInstance {
     facts["retired_blocks"] = stats.retired_blocks;
     facts["retired_bytes"] = stats.retired_bytes;
     facts["readers"] = stats.readers;
+    facts["references"] = stats.references;
     facts["received"] = pool.taken;
     facts["pool_overflowed"] = pool.overflowed;
     return facts;
@@ -379,6 +436,16 @@ void bind_instance(py::module_& module) {
            py::arg("host") = "", py::arg("port") = 0, py::arg("polling") = false,
            py::arg("spin") = 100e-6, py::arg("rings") = true)
       .def("open_door", &PyInstance::open_door, py::arg("capsule"))
+      .def(
+          "introduce",
+          [](PyInstance& self, const std::string& door, const py::dict& members) {
+            std::map<std::uint32_t, std::string> packed;
+            for (const auto& [number, address] : members)
+              packed.emplace(py::cast<std::uint32_t>(number),
+                             py::cast<std::string>(py::reinterpret_borrow<py::bytes>(address)));
+            self.introduce(door, packed);
+          },
+          py::arg("door"), py::arg("members"))
       .def_property_readonly(
           "address", [](PyInstance& self) { return to_bytes(self.owner()->self().encode()); })
       .def_property_readonly("owner_id",
@@ -387,8 +454,16 @@ void bind_instance(py::module_& module) {
            [](PyInstance& self, std::string config) {
              self.use().host().set_config(std::move(config));
            })
+      .def("set_outside",
+           [](PyInstance& self, const py::bytes& outside) {
+             const std::string bytes = outside;
+             check(self.use().owner()->set_outside(ConstSpan(bytes).copy()));
+           })
       .def("put", &PyInstance::put, py::arg("length"), py::arg("segments"), py::arg("ttl_ns") = 0,
-           py::arg("flags") = 0, py::arg("into") = 0)
+           py::arg("flags") = 0, py::arg("into") = 0, py::arg("claim") = 0)
+      .def("put_into", &PyInstance::put_into, py::arg("key"), py::arg("claim"), py::arg("length"),
+           py::arg("segments"), py::arg("ttl_ns") = 0, py::arg("flags") = 0,
+           py::arg("timeout") = 30.0)
       .def("put_to", &PyInstance::put_to, py::arg("address"), py::arg("length"),
            py::arg("segments"), py::arg("ttl_ns") = 0, py::arg("flags") = 0,
            py::arg("timeout") = 30.0)
@@ -415,15 +490,46 @@ void bind_instance(py::module_& module) {
       .def(
           "exists",
           [](PyInstance& self, const py::list& keys, double timeout) {
-            return self.ask(false, keys, false, timeout);
+            return self.ask(keys, timeout, [](auto& reader, const auto& all, Deadline deadline) {
+              return reader.exists(all, deadline);
+            });
           },
           py::arg("keys"), py::arg("timeout") = 30.0)
       .def(
           "evict",
           [](PyInstance& self, const py::list& keys, bool force, double timeout) {
-            return self.ask(true, keys, force, timeout);
+            return self.ask(keys, timeout,
+                            [force](auto& reader, const auto& all, Deadline deadline) {
+                              return reader.evict(all, force, deadline);
+                            });
           },
           py::arg("keys"), py::arg("force") = false, py::arg("timeout") = 30.0)
+      .def(
+          "validate",
+          [](PyInstance& self, const py::list& keys, const std::vector<std::uint64_t>& generations,
+             double timeout) {
+            if (generations.size() != keys.size())
+              raise({Code::invalid, "as many generations as keys are needed"});
+            return self.ask(keys, timeout, [&](auto& reader, const auto& all, Deadline deadline) {
+              return reader.validate(all, generations, deadline);
+            });
+          },
+          py::arg("keys"), py::arg("generations"), py::arg("timeout") = 30.0)
+      .def(
+          "extend",
+          [](PyInstance& self, const py::list& keys, std::int64_t ttl_ns, double timeout) {
+            return self.ask(keys, timeout,
+                            [ttl_ns](auto& reader, const auto& all, Deadline deadline) {
+                              return reader.extend(all, ttl_ns, deadline);
+                            });
+          },
+          py::arg("keys"), py::arg("ttl_ns"), py::arg("timeout") = 30.0)
+      .def("hold", &PyInstance::hold, py::arg("key"), py::arg("claim"), py::arg("mode"),
+           py::arg("fresh"), py::arg("lease_ns"), py::arg("timeout") = 30.0)
+      .def("release", &PyInstance::release, py::arg("key"), py::arg("claim"))
+      .def("watch", &PyInstance::watch, py::arg("key"), py::arg("timeout"), py::arg("queue"),
+           py::arg("token"))
+      .def("start_wait", &start_wait, py::arg("key"), py::arg("timeout"))
       .def("wait_for", &PyInstance::wait_for, py::arg("key"), py::arg("timeout") = 30.0)
       .def("store_of", &PyInstance::store_of, py::arg("key"), py::arg("timeout") = 30.0)
       .def("channels", &PyInstance::channels, py::arg("key"), py::arg("timeout") = 30.0)

@@ -39,6 +39,9 @@ void bind_lease(py::module_& module) {
           "door", [](const PyLease& self) { return self.lease().door; },
           "The door that the bytes came through.")
       .def_property_readonly("writable", [](const PyLease& self) { return self.lease().writable; })
+      .def_property_readonly(
+          "generation", [](const PyLease& self) { return self.lease().generation; },
+          "Of a whole object: what `Instance.validate` compares.")
       .def("__len__", [](const PyLease& self) { return self.lease().memory.size; });
 
   py::class_<PyBlock>(module, "Block", py::buffer_protocol(),

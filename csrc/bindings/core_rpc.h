@@ -29,6 +29,10 @@ void serve_python(objects::Instance& instance, const std::string& name, std::uin
 
 py::object open_endpoint(const py::object& instance, const std::string& address, double timeout);
 
+// A wait for the object of a key, whose end can be told to a queue. None if that is not possible:
+// the owner is here, or no door that carries messages leads to it.
+py::object start_wait(const py::object& instance, const py::bytes& key, double timeout);
+
 void bind_endpoint(py::module_& module);
 void bind_completions(py::module_& module);
 void bind_handlers(py::module_& module);

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "fabric/mpi/alone.h"
 #include "fabric/mpi/door.h"
 
 namespace py = pybind11;
@@ -42,7 +43,12 @@ std::shared_ptr<const mpi::Api> load(const std::string& library,
   all.sum = handle("SUM");
   all.replace = handle("REPLACE");
   all.no_op = handle("NO_OP");
-  all.any_source = static_cast<int>(static_cast<std::uint32_t>(handle("ANY_SOURCE")));
+  const auto number = [&](const char* name) {
+    return static_cast<int>(static_cast<std::uint32_t>(handle(name)));
+  };
+  all.any_source = number("ANY_SOURCE");
+  all.lock_shared = number("LOCK_SHARED");
+  all.no_check = number("MODE_NOCHECK");
   auto api = mpi::Api::load(library, all);
   if (!api) raise(api.status());
   return std::move(api).value();
@@ -56,8 +62,9 @@ py::tuple identify(const std::string& library,
 
 py::object create_door(const std::string& library,
                        const std::map<std::string, std::uint64_t>& constants, std::uint64_t comm,
-                       std::uint64_t messages, std::uint64_t memory, std::uint64_t base, int rank,
-                       int ranks, const py::bytes& job, const std::string& threads, double idle) {
+                       std::uint64_t messages, std::uint64_t memory, std::uint64_t base,
+                       const py::buffer& locked, int rank, int ranks, const py::bytes& job,
+                       const std::string& threads, double idle) {
   const std::string tag = job;
   if (tag.size() != sizeof(Tag)) raise({Code::invalid, "job: 16 bytes are needed"});
   if (!(idle > 0 && idle < 10)) raise({Code::invalid, "idle: a time in seconds, above 0"});
@@ -67,6 +74,9 @@ py::object create_door(const std::string& library,
   port.messages = messages;
   port.memory = memory;
   port.base = reinterpret_cast<std::uint8_t*>(base);
+  const py::buffer_info flags = locked.request(true);
+  if (flags.itemsize != 1 || flags.size != ranks) raise({Code::invalid, "locked: a byte a rank"});
+  port.locked = static_cast<std::uint8_t*>(flags.ptr);
   port.rank = rank;
   port.ranks = ranks;
   std::memcpy(port.job.data(), tag.data(), sizeof(Tag));
@@ -94,8 +104,12 @@ PYBIND11_MODULE(_mpi, module) {
   module.def("identify", &identify, py::arg("library"), py::arg("constants"));
   module.def("create_door", &create_door, py::kw_only(), py::arg("library"), py::arg("constants"),
              py::arg("comm"), py::arg("messages"), py::arg("memory"), py::arg("base"),
-             py::arg("rank"), py::arg("ranks"), py::arg("job"), py::arg("threads"),
-             py::arg("idle") = 2e-3);
+             py::arg("locked"), py::arg("rank"), py::arg("ranks"), py::arg("job"),
+             py::arg("threads"), py::arg("idle") = 2e-3);
+  using without_gil = py::call_guard<py::gil_scoped_release>;
+  module.def("begin_alone", &mpi::Alone::begin, without_gil());
+  module.def("enter_alone", &mpi::Alone::enter, without_gil());
+  module.def("leave_alone", &mpi::Alone::leave);
 }
 
 }  // namespace pshpc::bindings

@@ -7,12 +7,15 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/guarded_fd.h"
+#include "base/siphash.h"
 #include "base/span.h"
 #include "base/status.h"
 #include "fabric/operation.h"
@@ -63,6 +66,9 @@ class Channel {
   // A message of that size comes sooner than a read of it, since both sides copy at the same time;
   // but it needs the owner to be running.
   virtual bool prefers_message(std::size_t) const { return false; }
+  // What the peer has withdrawn cannot be reached any more: no memory but that it has open is read
+  // or written.
+  virtual bool revokes() const { return true; }
   // The peer takes messages whenever they come, not only while it calls this library.
   virtual bool serves_messages() const { return true; }
   virtual bool alive() const = 0;
@@ -129,6 +135,17 @@ class Door {
   virtual Expected<std::shared_ptr<Channel>> connect(const Peer& peer, Offer ours,
                                                      Offer answer) = 0;
 
+  // Some doors lead to a group whose members they know, and carry the hello as well, where no
+  // socket of ours leads: a stream of bytes to a member, whose other end its callers' taker gets.
+
+  // That a process is the member of this number.
+  virtual void introduce(const Tag& /*id*/, std::uint32_t /*member*/) {}
+  virtual Expected<Fd> dial(const Tag& /*id*/) {
+    return Status(Code::unavailable, "the " + name() + " door carries no hello");
+  }
+  // Who takes the streams of others, on whichever thread progresses the door; none after stop().
+  virtual void take_calls(const std::function<void(Fd)>& /*taker*/) {}
+
   // Progresses the door until the operation is done or the deadline passes (Code::timed_out, the
   // operation then is still in flight). `interrupted` is asked now and then; true ends the wait
   // with Code::peer_lost, the operation likewise still in flight.
@@ -140,7 +157,7 @@ class Door {
 };
 
 // What extension modules hand to the core inside a PyCapsule; the capsule owns the shared_ptr.
-inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door/4";
+inline constexpr const char* kDoorCapsule = "proxystore_hpc.fabric.Door/6";
 using DoorHandle = std::shared_ptr<Door>;
 
 }  // namespace pshpc::fabric

@@ -6,7 +6,7 @@
 namespace pshpc::objects {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x314b4c42;  // "BLK1"
+constexpr std::uint32_t kMagic = 0x324b4c42;  // "BLK2"
 
 Status garbled() { return {Code::invalid, "not a handle of exposed memory, or a damaged one"}; }
 
@@ -80,7 +80,7 @@ Expected<Bulk> Bulk::parse(ConstSpan bytes) {
   bulk.owner = OwnerAddress::decode(in);
   const bool ranges = bulk.offset <= total && bulk.length <= total - bulk.offset;
   const bool modes = bulk.mode >= kBulkRead && bulk.mode <= (kBulkRead | kBulkWrite);
-  if (!in.at_end() || !bulk.owner.valid() || !ranges || !modes) return garbled();
+  if (!in.at_end() || !ranges || !modes) return garbled();
   return bulk;
 }
 

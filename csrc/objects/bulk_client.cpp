@@ -27,7 +27,9 @@ Key reach(const Bulk& bulk) {
 // can.
 Status explain(Link& link, const BulkOrder& order, const Status& status) {
   const Code code = status.code();
-  if (code != Code::invalid && code != Code::peer_lost && code != Code::protocol) return status;
+  if (code != Code::invalid && code != Code::peer_lost && code != Code::protocol &&
+      code != Code::failed)
+    return status;
   WireWriter request = ask_about(order.bulk);
   request.put(mode_for(order.direction));
   const Nanoseconds patience = std::min(order.deadline.remaining(), kSecond);
@@ -80,6 +82,8 @@ Expected<BulkFlight::Plan> BulkClient::plan_flight(const std::shared_ptr<Link>& 
         plan.hold = std::move(hold).value();
       else
         direct = hold.status();
+    } else if (!plan.channel->revokes() && plan.channel->serves_messages()) {
+      direct = Status(Code::unavailable, "nothing would end when the memory is closed");
     }
     plan.regions.resize(bulk.pieces.size());
     for (const Stretch& stretch : stretches) {
@@ -104,6 +108,7 @@ Expected<BulkFlight::Plan> BulkClient::plan_flight(const std::shared_ptr<Link>& 
   plan.link = link;
   plan.bulk = bulk;
   plan.direction = order.direction;
+  plan.keep = order.keep;
   plan.stretches = std::move(stretches);
   plan.deadline = order.deadline;
   return plan;
@@ -118,10 +123,30 @@ Status BulkClient::through_door(const std::shared_ptr<Link>& link, const fabric:
   flight->start();
   const Status status = link->wait(*door, *flight, order.deadline);
   if (flight->done()) return status;
-  // Still in flight, from or into memory that we do not own: cut the channel, which ends it.
-  link->drop_channel(door->name());
-  static_cast<void>(door->wait(*flight, Deadline::after(kCutTime), [] { return false; }));
+  cut(*link, *door, *flight);
   return status;
+}
+
+void BulkClient::cut(Link& link, fabric::Door& door, const fabric::Operation& operation) {
+  link.drop_channel(door.name());
+  static_cast<void>(door.wait(operation, Deadline::after(kCutTime), [] { return false; }));
+}
+
+BulkClient::DirectWay BulkClient::direct_way(const BulkOrder& order) const {
+  std::vector<Stretch> stretches;
+  if (is_here(order.bulk) || !check(order, &stretches).ok() || stretches.size() != 1) return {};
+  const Key key = reach(order.bulk);
+  auto link = reader_.link(key.owner, &key, order.deadline);
+  if (!link || (link.value()->on_node() && doors_.allows(kShmDoor))) return {};
+  for (const auto& door : exposure_.doors()) {
+    if (!doors_.allows(door->name()) || !link.value()->channel(door->name())) continue;
+    auto plan = plan_flight(link.value(), door, order, stretches);
+    if (!plan || plan->regions.empty()) return {};
+    const Stretch& stretch = stretches.front();
+    return {stable_name(door->name()),    link.value(), door, plan->channel,
+            plan->regions[stretch.piece], stretch};
+  }
+  return {};
 }
 
 Expected<const char*> BulkClient::move_there(const std::shared_ptr<Link>& link,

@@ -55,6 +55,7 @@ class BulkTransfer : public std::enable_shared_from_this<BulkTransfer> {
   void fly(std::shared_ptr<Link> link, fabric::DoorHandle door, std::shared_ptr<BulkFlight> flight);
   void landed(const Status& status);
   void end_flight(const Status& why);
+  void leave(const Status& why);
   void finish(const Status& status, const char* door);
 
   const std::shared_ptr<BulkClient> client_;
@@ -85,6 +86,20 @@ class BulkClient : public std::enable_shared_from_this<BulkClient> {
   // Connects if need be, but does not wait for the transfer: doors do it by themselves, copies are
   // made by a thread of ours, or by who waits for them first.
   std::shared_ptr<BulkTransfer> submit(BulkOrder order);
+  // One stretch of memory that a door reads or writes by itself; no channel where it is otherwise.
+  struct DirectWay {
+    const char* name = "";
+    std::shared_ptr<Link> link;
+    fabric::DoorHandle door;
+    std::shared_ptr<fabric::Channel> channel;
+    std::shared_ptr<fabric::RemoteRegion> region;
+    Stretch stretch;
+  };
+  // That which move() takes.
+  DirectWay direct_way(const BulkOrder& order) const;
+  // What is in flight, from or into memory that we do not own, ends with its channel.
+  static void cut(Link& link, fabric::Door& door, const fabric::Operation& operation);
+
   // Transfers that wait for their turn fail. Idempotent.
   void close();
 

@@ -101,10 +101,11 @@ void BulkFlight::launch(const Stretch& stretch) {
   request.put(stretch.offset);
   if (pull) request.put(static_cast<std::uint64_t>(stretch.local.size));
   const rpc::Target target = target_of(pull ? BulkKind::fetch : BulkKind::deliver);
-  const ConstSpan payload = pull ? ConstSpan() : ConstSpan(stretch.local);
+  fabric::Payload payload;
+  if (!pull) payload = fabric::Payload(stretch.local, plan_.keep);
   auto asked = std::make_unique<Asked>(shared_from_this(), pull ? stretch.local : Span(),
                                        pull ? stretch.local.size : 0);
-  messenger.start(plan_.channel, target, request.bytes(), payload, plan_.deadline, false,
+  messenger.start(plan_.channel, target, request.bytes(), std::move(payload), plan_.deadline, false,
                   asked.get());
   fabric::Operation::abandon(std::move(asked));
 }

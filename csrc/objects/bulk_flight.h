@@ -26,6 +26,7 @@ class BulkFlight : public fabric::Operation, public std::enable_shared_from_this
     // By piece. Empty: the owner sends or receives.
     std::vector<std::shared_ptr<fabric::RemoteRegion>> regions;
     std::shared_ptr<const void> hold;  // on the owner's memory
+    std::shared_ptr<const void> keep;  // of ours; a message may be read after the flight
     Deadline deadline = Deadline::never();
   };
   // Runs when it ends, before done() turns true; must not block.

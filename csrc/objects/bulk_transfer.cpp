@@ -56,6 +56,7 @@ void BulkTransfer::fly(std::shared_ptr<Link> link, fabric::DoorHandle door,
 // who waits.
 void BulkTransfer::landed(const Status& status) {
   std::unique_lock<std::mutex> lock(mutex_);
+  if (phase_ == Phase::done) return;  // nobody waited any longer
   const char* const way = stable_name(door_->name());
   const Status given_up = given_up_;
   if (!status.ok() && given_up.ok()) phase_ = Phase::queued;
@@ -71,6 +72,7 @@ void BulkTransfer::finish(const Status& status, const char* door) {
   std::vector<std::function<void()>> told;
   {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (phase_ == Phase::done) return;
     phase_ = Phase::done;
     status_ = status;
     way_ = door;
@@ -96,12 +98,22 @@ void BulkTransfer::end_flight(const Status& why) {
   }
   link->drop_channel(door->name());
   static_cast<void>(door->wait(*flight, Deadline::after(kCutTime), [] { return false; }));
+  if (!flight->done()) leave(why);
 }
 
 void BulkTransfer::cancel() {
   const Status cancelled(Code::cancelled, "the transfer was cancelled");
   if (claim()) return finish(cancelled, "");
   end_flight(cancelled);
+}
+
+// A flight that does not even end with its channel goes on alone.
+void BulkTransfer::leave(const Status& why) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (phase_ != Phase::flying) return;
+  }
+  finish(why, "");
 }
 
 bool BulkTransfer::wait(Deadline until) {
@@ -133,6 +145,7 @@ bool BulkTransfer::wait(Deadline until) {
     if (waited.code() == Code::peer_lost) {
       link->drop_channel(door->name());
       static_cast<void>(door->wait(*flight, Deadline::after(kCutTime), [] { return false; }));
+      if (!flight->done()) leave(waited);
     } else if (order_.deadline.passed()) {
       end_flight({Code::timed_out, "the transfer of " + order_.bulk.describe() + " took too long"});
     } else if (until.passed()) {

@@ -246,9 +246,13 @@ Status DoorRead::start(Deadline deadline) {
   if (!channel_) return lost_door(door_);
   const Span span = buffer_->span();
   started_ = now();
-  if (!owner_sends(*link_, *channel_, key_, key_.length, deadline)) {
-    auto region = link_->region(door_->name(), key_.segment, key_, deadline);
-    if (!region) return region.status();
+  const bool asked = owner_sends(*link_, *channel_, key_, key_.length, deadline);
+  Expected<std::shared_ptr<fabric::RemoteRegion>> region = Status(Code::unavailable, "");
+  if (!asked) region = link_->region(door_->name(), key_.segment, key_, deadline);
+  if (!asked && !region &&
+      !(region.status().code() == Code::unavailable && channel_->serves_messages()))
+    return region.status();
+  if (region) {
     region_ = std::move(region).value();
     operation_ = std::make_unique<fabric::Operation>(
         std::make_shared<InFlight>(InFlight{channel_, region_, buffer_}));
@@ -301,8 +305,11 @@ Status read_through_door(const std::shared_ptr<Link>& link, const fabric::DoorHa
   if (offset > key.length || into.size > key.length - offset) return outside(key);
   Transfer transfer(link, door);
   if (!transfer.open()) return lost_door(door);
-  if (!owner_sends(*link, transfer.channel(), key, into.size, deadline))
-    return read_one_sided(transfer, link, door, key, offset, into, deadline);
+  if (!owner_sends(*link, transfer.channel(), key, into.size, deadline)) {
+    const Status direct = read_one_sided(transfer, link, door, key, offset, into, deadline);
+    // What the owner could not register at this door is asked for.
+    if (direct.code() != Code::unavailable || !transfer.channel().serves_messages()) return direct;
+  }
   return read_by_fetching(key, offset, into, deadline, [&](std::uint64_t from, Span piece) {
     return transfer.fetch(key, from, piece, deadline);
   });
@@ -322,13 +329,14 @@ Status confirm_remotely(const std::shared_ptr<Link>& link, const fabric::DoorHan
   }
   Transfer transfer(link, door);
   if (!transfer.open()) return lost_door(door);
-  if (!transfer.channel().one_sided()) {
-    auto facts = transfer.fetch(key, 0, {}, deadline);
-    if (!facts) return facts.status();
-    return {};
+  Expected<std::shared_ptr<fabric::RemoteRegion>> block = Status(Code::unavailable, "");
+  if (transfer.channel().one_sided()) {
+    block = link->region(door->name(), key.segment, key, deadline);
+    if (!block &&
+        !(block.status().code() == Code::unavailable && transfer.channel().serves_messages()))
+      return block.status();
   }
-  auto block = link->region(door->name(), key.segment, key, deadline);
-  if (!block) return block.status();
+  if (!block) return transfer.fetch(key, 0, {}, deadline).status();
   auto header = transfer.read_header(block.value(), key.offset, deadline);
   if (!header) return header.status();
   const bool same =

@@ -10,6 +10,7 @@ namespace pshpc::objects {
 inline constexpr const char* kSelfDoor = "self";
 inline constexpr const char* kShmDoor = "shm";
 inline constexpr const char* kSocketDoor = "socket";  // our own connection, piece by piece
+inline constexpr const char* kTcpDoor = "tcp";        // of Python's: to what a key says is outside
 
 // The same characters for the same name, for as long as the process lives.
 const char* stable_name(const std::string& door);
@@ -20,6 +21,7 @@ class DoorChoice {
   // Empty: every door, and the socket as a last resort.
   explicit DoorChoice(std::vector<std::string> names = {}) : names_(std::move(names)) {}
   bool allows(const std::string& door) const;
+  bool only_tcp() const { return names_.size() == 1 && names_.front() == kTcpDoor; }
   std::string describe() const;
 
  private:

@@ -40,7 +40,7 @@ class OwnerGate final : public rpc::Gate {
     return owner_->capability(object_id);
   }
   Status joined(const rpc::Caller& caller, std::vector<Fd> attached) override {
-    owner_->join(caller.connection);
+    owner_->join(caller.connection, caller.address ? caller.address->id : Claims::Party{});
     if (!caller.local || attached.empty()) return {};
     auto table = memory::PinTableView::open(std::move(attached.front()));
     if (!table) return table.status();
@@ -178,10 +178,23 @@ Status Instance::open_door(const fabric::DoorHandle& door) {
   const Status started = door->start(progress_, *messenger_);
   if (!started.ok()) return started.within("starting the " + door->name() + " door");
   exposure_->add_door(door);
+  door->take_calls([this](Fd fd) {
+    // On the progress thread, where connections begin.
+    progress_.post(
+        [this, end = std::make_shared<Fd>(std::move(fd))] { server_->adopt(std::move(*end)); });
+  });
   if (!closed_) return {};
   // It came too late to be stopped with the others.
   door->stop();
   return {Code::closed, "store '" + options_.store + "' is closed"};
+}
+
+Status Instance::introduce(const std::string& name,
+                           const std::map<std::uint32_t, rpc::Address>& members) {
+  const auto door = exposure_->door(name);
+  if (!door) return {Code::unavailable, "no " + name + " door is open"};
+  for (const auto& [number, address] : members) door->introduce(address.id, number);
+  return {};
 }
 
 Status Instance::usable() const {

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -68,6 +69,7 @@ class Instance {
   Reader& reader() { return *reader_; }
   BulkTable& bulks() { return *bulks_; }
   BulkClient& bulk_client() { return *bulk_client_; }
+  const std::shared_ptr<BulkClient>& shared_bulk_client() { return bulk_client_; }
   rpc::Host& host() { return *host_; }
   const std::shared_ptr<rpc::Messenger>& messenger() const { return messenger_; }
   fabric::Progress& progress() { return progress_; }
@@ -76,6 +78,8 @@ class Instance {
 
   // From now on peers may come in, and are reached, through this door.
   Status open_door(const fabric::DoorHandle& door);
+  // Members of a door's group, by number, whom no socket of ours may lead to.
+  Status introduce(const std::string& door, const std::map<std::uint32_t, rpc::Address>& members);
 
   // The payload is `prefix`, then, from `live_offset` on, `live`; the caller keeps that alive.
   Expected<std::unique_ptr<LiveMemory>> expose_live(ConstSpan prefix, std::uint64_t live_offset,

@@ -5,13 +5,20 @@
 namespace pshpc::objects {
 namespace {
 
-constexpr std::uint8_t kKeyVersion = 1;
+constexpr std::uint8_t kKeyVersion = 2;
+constexpr std::uint8_t kFirstVersion = 1;
 // Of offsets and lengths: no address space is larger, and sums of them do not overflow.
 constexpr int kAddressBits = 48;
 
 Status invalid() {
   return {Code::invalid,
           "these bytes are no key of proxystore_hpc, or one that was cut short or garbled"};
+}
+
+Status outdated() {
+  return {Code::invalid,
+          "this key is of version 1, which an older proxystore_hpc made; this one reads version 2: "
+          "install the same version on both sides, and make the key anew"};
 }
 
 }  // namespace
@@ -31,12 +38,14 @@ Bytes Key::encode() const {
       .put(length);
   out.put_tag(capability);
   owner.encode(out);
+  out.put(static_cast<std::uint16_t>(outside.size())).put_raw(outside);
   return out.take();
 }
 
 Expected<Key> Key::parse(ConstSpan bytes) {
   WireReader in(bytes);
-  if (in.get<std::uint8_t>() != kKeyVersion) return invalid();
+  const auto version = in.get<std::uint8_t>();
+  if (version != kKeyVersion) return version == kFirstVersion ? outdated() : invalid();
   Key key;
   key.flags = in.get<std::uint8_t>();
   key.segment = in.get<std::uint16_t>();
@@ -46,8 +55,10 @@ Expected<Key> Key::parse(ConstSpan bytes) {
   key.length = in.get<std::uint64_t>();
   key.capability = in.get_tag();
   key.owner = OwnerAddress::decode(in);
-  if (!in.at_end() || key.flags > (kDeferred | kLive) || !key.owner.valid() ||
-      (key.offset >> kAddressBits) != 0 || (key.length >> kAddressBits) != 0)
+  key.outside = in.get_raw(in.get<std::uint16_t>()).copy();
+  if (!in.at_end() || key.flags > (kDeferred | kLive | kRaised) ||
+      key.outside.size() > kMaxOutside || (key.offset >> kAddressBits) != 0 ||
+      (key.length >> kAddressBits) != 0)
     return invalid();
   return key;
 }

@@ -16,7 +16,8 @@ using OwnerId = rpc::EngineId;
 using OwnerAddress = rpc::Address;
 
 struct Key {
-  enum Flags : std::uint8_t { kDeferred = 1, kLive = 2 };
+  enum Flags : std::uint8_t { kDeferred = 1, kLive = 2, kRaised = 4 };
+  static constexpr std::size_t kMaxOutside = 1024;
 
   std::uint8_t flags = 0;
   std::uint16_t segment = 0;  // with `offset`: where the block is; unknown for deferred keys
@@ -26,6 +27,7 @@ struct Key {
   std::uint64_t length = 0;  // of the payload
   Tag capability{};
   OwnerAddress owner;
+  Bytes outside;  // where the owner is reached by TCP; read by Python only
 
   bool deferred() const { return flags & kDeferred; }
   std::string describe() const;  // "object 7 of owner 12ab34cd"

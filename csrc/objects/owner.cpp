@@ -53,6 +53,16 @@ void Owner::set_contact(const std::string& host, std::uint16_t port) {
   self_.port = port;
 }
 
+Status Owner::set_outside(Bytes outside) {
+  if (outside.size() > Key::kMaxOutside)
+    return {Code::invalid, "the endpoints that keys carry take " + std::to_string(outside.size()) +
+                               " bytes; at most " + std::to_string(Key::kMaxOutside) +
+                               " are allowed: name fewer"};
+  std::lock_guard<std::mutex> lock(mutex_);
+  outside_ = std::move(outside);
+  return {};
+}
+
 Tag Owner::capability(std::uint64_t object_id) const {
   return siphash128(secret_, {&object_id, sizeof object_id});
 }
@@ -81,17 +91,54 @@ Expected<Block> Owner::allocate(std::uint64_t size, Patience patience) {
   }
 }
 
-Status Owner::may_reserve_locked(std::uint64_t writer, std::uint64_t into) const {
+Status Owner::may_reserve_locked(std::uint64_t writer, const Into& into) const {
   if (closed_) return closed_error();
   if (writer != 0 && peers_.count(writer) == 0) return {Code::closed, "the writer has left"};
-  if (into != 0 && deferred_.count(into) == 0)
-    return {Code::invalid, "object " + std::to_string(into) +
-                               " was set before, or its key was not made by new_key()"};
-  return {};
+  return may_go_into_locked(into);
+}
+
+Status Owner::may_go_into_locked(const Into& into) const {
+  if (into.object_id == 0) return {};
+  if (into.claim == 0) {
+    if (deferred_.count(into.object_id) != 0) return {};
+    return {Code::invalid, "object " + std::to_string(into.object_id) +
+                               " was set or evicted before, or its key was not made by new_key()"};
+  }
+  const auto found = entries_.find(into.object_id);
+  if (found == entries_.end() || found->second.state != State::live)
+    return why_absent(into.object_id);
+  return claims_.may_write(into.object_id, into.claim);
+}
+
+Status Owner::may_store_into(const Into& into, const Tag& presented) const {
+  if (!equal_tags(presented, capability(into.object_id)))
+    return {Code::denied, "the key of object " + std::to_string(into.object_id) +
+                              " was not issued by owner " + self_.short_name()};
+  std::lock_guard<std::mutex> lock(mutex_);
+  return may_go_into_locked(into);
+}
+
+// What was reserved takes the place of what it is meant for.
+Owner::Entries::iterator Owner::enter_locked(Entries::iterator reserved) {
+  const Entry made = reserved->second;
+  entries_.erase(reserved);
+  if (made.into.claim == 0) {
+    deferred_.erase(made.into.object_id);
+    return entries_.emplace(made.into.object_id, made).first;
+  }
+  const auto target = entries_.find(made.into.object_id);
+  Entry& entry = target->second;
+  // As in evict_locked(): old keys lead here to ask where the object is now.
+  header(entry.block).generation.store(entry.generation + 1, std::memory_order_release);
+  fence(std::memory_order_seq_cst);
+  retire_locked(entry.block);
+  entry.block = made.block;
+  entry.length = made.length;
+  return target;
 }
 
 Expected<Reservation> Owner::reserve_block(const Block& block, std::uint64_t length,
-                                           std::uint64_t writer, std::uint64_t into) {
+                                           std::uint64_t writer, const Into& into) {
   header(block).generation.store(0, std::memory_order_release);
   std::lock_guard<std::mutex> lock(mutex_);
   const Status allowed = may_reserve_locked(writer, into);
@@ -99,19 +146,18 @@ Expected<Reservation> Owner::reserve_block(const Block& block, std::uint64_t len
     arena_.release(block);
     return allowed;
   }
-  deferred_.erase(into);
-  Reservation reservation{into != 0 ? into : next_id_++, length, block};
+  Reservation reservation{next_id_++, length, block};
   Entry entry;
   entry.block = block;
   entry.length = length;
   entry.writer = writer;
+  entry.into = into;
   entries_.emplace(reservation.object_id, entry);
   if (writer != 0) peers_[writer].reserved.insert(reservation.object_id);
   return reservation;
 }
 
-Expected<Reservation> Owner::reserve(std::uint64_t length, std::uint64_t writer,
-                                     std::uint64_t into) {
+Expected<Reservation> Owner::reserve(std::uint64_t length, std::uint64_t writer, const Into& into) {
   if (length > memory::Segment::kMaxSize - kHeaderSize) return too_long();
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -144,14 +190,14 @@ Expected<Key> Owner::fill_and_publish(const Reservation& reservation,
 }
 
 Expected<Key> Owner::put(std::uint64_t length, const std::vector<Part>& parts, const Policy& policy,
-                         std::uint64_t into) {
+                         const Into& into) {
   auto reservation = reserve(length, 0, into);
   if (!reservation) return reservation.status();
   return fill_and_publish(reservation.value(), parts, policy);
 }
 
 Expected<Key> Owner::put_now(std::uint64_t length, const std::vector<Part>& parts,
-                             const Policy& policy, std::uint64_t into) {
+                             const Policy& policy, const Into& into) {
   if (length > memory::Segment::kMaxSize - kHeaderSize) return too_long();
   const auto block = arena_.try_allocate(length + kHeaderSize);
   if (!block) return Status(Code::unavailable, "memory has to be made room in first");
@@ -175,15 +221,26 @@ Expected<Key> Owner::publish(std::uint64_t object_id, const Policy& policy, bool
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (closed_) return closed_error();
-    const auto found = find_reserved(object_id, writer);
+    auto found = find_reserved(object_id, writer);
     if (found == entries_.end()) return not_being_written(object_id);
+    if (writer != 0) drop_reservation_locked(found->second, object_id);
+    if (found->second.into.object_id != 0) {
+      // Somebody else may have been quicker.
+      const Status allowed = may_go_into_locked(found->second.into);
+      if (!allowed.ok()) {
+        evict_locked(found);
+        return allowed;
+      }
+      found = enter_locked(found);
+      object_id = found->first;
+    }
     Entry& entry = found->second;
-    if (writer != 0) drop_reservation_locked(entry, object_id);
+    const bool replaced = entry.state == State::live;
     entry.state = State::live;
-    entry.flags |= policy.flags;
+    if (!replaced) entry.flags |= policy.flags;
     entry.generation = next_generation_;
     next_generation_ += 2;
-    if (policy.time_to_live > 0) {
+    if (policy.time_to_live > 0 && !replaced) {
       const Nanoseconds time = now();
       const Nanoseconds longest = std::numeric_limits<Nanoseconds>::max() - time;
       entry.expires = time + std::min(policy.time_to_live, longest);
@@ -251,6 +308,7 @@ Key Owner::new_key() {
   key.object_id = next_id_++;
   key.capability = capability(key.object_id);
   key.owner = self_;
+  key.outside = outside_;
   deferred_.insert(key.object_id);
   return key;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -16,6 +17,7 @@
 #include "base/clock.h"
 #include "memory/arena.h"
 #include "memory/pins.h"
+#include "objects/claims.h"
 #include "objects/header.h"
 #include "objects/key.h"
 
@@ -23,7 +25,16 @@ namespace pshpc::objects {
 
 struct Policy {
   Nanoseconds time_to_live = 0;  // 0: for ever
-  std::uint32_t flags = 0;       // kPinned
+  std::uint32_t flags = 0;       // kPinned, kRaised
+};
+
+// The object that is to have what is stored: one of a deferred key, or, with the number of a
+// reference that allows it, one that is there and changes.
+struct Into {
+  std::uint64_t object_id = 0;  // 0: a new one
+  std::uint64_t claim = 0;
+
+  Into(std::uint64_t object = 0, std::uint64_t number = 0) : object_id(object), claim(number) {}
 };
 
 // Bytes that go to `offset` of the payload.
@@ -71,6 +82,7 @@ struct OwnerStats {
   std::uint64_t retired_blocks = 0;
   std::uint64_t retired_bytes = 0;
   std::uint64_t readers = 0;
+  std::uint64_t references = 0;
 };
 
 // All methods: any thread; none waits for another process. put() and reserve() may wait for the
@@ -85,18 +97,21 @@ class Owner : public std::enable_shared_from_this<Owner> {
 
   const OwnerAddress& self() const { return self_; }
   void set_contact(const std::string& host, std::uint16_t port);
+  // Keys that are made from now on carry it; Code::invalid if it is longer than Key::kMaxOutside.
+  Status set_outside(Bytes outside);
   memory::Arena& arena() { return arena_; }
   Tag capability(std::uint64_t object_id) const;
 
-  // Storing (owner.cpp). Parts are copied outside every lock. `into` is a deferred object's id, or
-  // 0 for a new one.
+  // Storing (owner.cpp). Parts are copied outside every lock. Where they go `into` an object, it is
+  // what it was until they are published: who fails or dies leaves it so.
   Expected<Key> put(std::uint64_t length, const std::vector<Part>& parts, const Policy& policy,
-                    std::uint64_t into = 0);
+                    const Into& into = {});
   // The same if nothing has to be waited for, else Code::unavailable.
   Expected<Key> put_now(std::uint64_t length, const std::vector<Part>& parts, const Policy& policy,
-                        std::uint64_t into = 0);
+                        const Into& into = {});
   Expected<Reservation> reserve(std::uint64_t length, std::uint64_t writer = 0,
-                                std::uint64_t into = 0);
+                                const Into& into = {});
+  Status may_store_into(const Into& into, const Tag& capability) const;
   Status fill(const Reservation& reservation, std::uint64_t offset, ConstSpan bytes);
   // With `pinned` the block stays until unpin(), even if the object is evicted at once.
   Expected<Key> publish(std::uint64_t object_id, const Policy& policy, bool pinned = false,
@@ -125,6 +140,8 @@ class Owner : public std::enable_shared_from_this<Owner> {
   bool watched(const memory::Block& block) const;
   Expected<Key> locate(std::uint64_t object_id, const Tag& capability);
   Status check(std::uint64_t object_id, const Tag& capability);
+  // Code::changed if the object is there, but not as it was in that generation.
+  Status validate(std::uint64_t object_id, const Tag& capability, std::uint64_t generation);
   // Tells when the object is published (status ok), or that it cannot be any more, or that the
   // patience is at an end. A peer that left is told nothing.
   using Notify = std::function<void(Status)>;
@@ -133,8 +150,17 @@ class Owner : public std::enable_shared_from_this<Owner> {
 
   // Reuse (owner_reuse.cpp). Code::pinned unless forced. Evicting what is gone already is no error.
   Status evict(std::uint64_t object_id, const Tag& capability, bool force = false);
-  // A peer came, and went: what it had reserved is given back, its pins are void.
-  void join(std::uint64_t connection);
+  // Lives that long from now on, 0: for ever.
+  Status extend(std::uint64_t object_id, const Tag& capability, Nanoseconds time_to_live);
+
+  // References (owner_claims.cpp). An object that had some is evicted when the last one ends.
+  Status hold(std::uint64_t object_id, const Tag& capability, const ClaimRequest& request,
+              std::uint64_t connection = 0);
+  Status release(std::uint64_t object_id, const Tag& capability, std::uint64_t claim);
+
+  // A peer came, and went: what it had reserved is given back, its pins are void. The references
+  // of its process end with the last of its connections.
+  void join(std::uint64_t connection, const Claims::Party& party = {});
   void leave(std::uint64_t connection);
   // Code::closed when the peer has left meanwhile.
   Status add_reader(std::uint64_t connection, std::shared_ptr<memory::PinTableView> table);
@@ -156,6 +182,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
     std::uint64_t writer = 0;
     std::uint32_t flags = 0;
     Nanoseconds expires = 0;
+    Into into;  // of a reservation
   };
   using Entries = std::unordered_map<std::uint64_t, Entry>;
   struct Retired {
@@ -168,6 +195,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
     std::unordered_set<std::uint64_t> reserved;
     std::size_t waits = 0;
     bool one_sided = false;
+    Claims::Party party{};
   };
   struct Waiter {
     Notify notify;
@@ -181,9 +209,13 @@ class Owner : public std::enable_shared_from_this<Owner> {
     return *reinterpret_cast<ObjectHeader*>(block.data);
   }
   Expected<memory::Block> allocate(std::uint64_t size, Patience patience);
-  Status may_reserve_locked(std::uint64_t writer, std::uint64_t into) const;
+  Status may_reserve_locked(std::uint64_t writer, const Into& into) const;
+  Status may_go_into_locked(const Into& into) const;
+  Entries::iterator enter_locked(Entries::iterator reserved);
+  void leave_party_locked(const Claims::Party& party);
+  void evict_orphans_locked(const std::vector<std::uint64_t>& orphans);
   Expected<Reservation> reserve_block(const memory::Block& block, std::uint64_t length,
-                                      std::uint64_t writer, std::uint64_t into);
+                                      std::uint64_t writer, const Into& into);
   Expected<Key> fill_and_publish(const Reservation& reservation, const std::vector<Part>& parts,
                                  const Policy& policy);
   // The entry that `writer` may write; end() if there is none.
@@ -210,6 +242,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
   memory::Arena arena_;
 
   mutable std::mutex mutex_;  // everything below; no callback runs under it
+  Bytes outside_;
   bool closed_ = false;
   std::uint64_t next_id_ = 1;
   std::uint64_t next_generation_ = 2;
@@ -222,6 +255,8 @@ class Owner : public std::enable_shared_from_this<Owner> {
   std::size_t one_sided_ = 0;  // of the peers
   std::size_t tables_ = 0;     // of the peers
   std::set<std::pair<Nanoseconds, std::uint64_t>> expiring_;
+  Claims claims_;
+  std::map<Claims::Party, std::size_t> connections_;  // of each party
 };
 
 }  // namespace pshpc::objects

@@ -36,7 +36,8 @@ Expected<const Owner::Entry*> Owner::find_live(std::uint64_t object_id, const Ta
 
 Key Owner::key_of(std::uint64_t object_id, const Entry& entry) const {
   Key key;
-  key.flags = entry.flags & kRegistered ? Key::kLive : 0;
+  key.flags = static_cast<std::uint8_t>((entry.flags & kRegistered ? Key::kLive : 0) |
+                                        (entry.flags & kRaised ? Key::kRaised : 0));
   key.segment = static_cast<std::uint16_t>(entry.block.segment);
   key.object_id = object_id;
   key.generation = entry.generation;
@@ -44,6 +45,7 @@ Key Owner::key_of(std::uint64_t object_id, const Entry& entry) const {
   key.length = entry.length;
   key.capability = capability(object_id);
   key.owner = self_;
+  key.outside = outside_;
   return key;
 }
 
@@ -92,6 +94,14 @@ Expected<Key> Owner::locate(std::uint64_t object_id, const Tag& presented) {
 Status Owner::check(std::uint64_t object_id, const Tag& presented) {
   std::lock_guard<std::mutex> lock(mutex_);
   return find_live(object_id, presented).status();
+}
+
+Status Owner::validate(std::uint64_t object_id, const Tag& presented, std::uint64_t generation) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto found = find_live(object_id, presented);
+  if (!found) return found.status();
+  if (found.value()->generation == generation) return {};
+  return {Code::changed, "object " + std::to_string(object_id) + " was updated"};
 }
 
 // Waiting for deferred objects.

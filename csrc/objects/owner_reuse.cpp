@@ -39,6 +39,7 @@ void Owner::evict_locked(Entries::iterator entry) {
   fence(std::memory_order_seq_cst);
   if (gone.expires != 0) expiring_.erase({gone.expires, entry->first});
   retire_locked(gone.block);
+  claims_.forget(entry->first);
   entries_.erase(entry);
 }
 
@@ -71,9 +72,10 @@ void Owner::collect_locked(Nanoseconds time) {
 
 // Peers.
 
-void Owner::join(std::uint64_t connection) {
+void Owner::join(std::uint64_t connection, const Claims::Party& party) {
   std::lock_guard<std::mutex> lock(mutex_);
-  peers_[connection];
+  peers_[connection].party = party;
+  if (party != Claims::Party{}) ++connections_[party];
 }
 
 void Owner::leave(std::uint64_t connection) {
@@ -96,6 +98,7 @@ void Owner::leave(std::uint64_t connection) {
     peers_.erase(peer);
     if (gone.one_sided) --one_sided_;
     tables_ -= gone.tables.size();
+    leave_party_locked(gone.party);
     if (gone.waits > 0) {
       for (auto at = waiters_.begin(); at != waiters_.end();) {
         auto& all = at->second;
@@ -150,6 +153,7 @@ void Owner::tend() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     const Nanoseconds time = now();
+    evict_orphans_locked(claims_.expire(time));
     while (!expiring_.empty() && expiring_.begin()->first <= time)
       evict_locked(entries_.find(expiring_.begin()->second));
     impatient = take_impatient_locked(time);
@@ -165,6 +169,7 @@ void Owner::close() {
     if (std::exchange(closed_, true)) return;
     while (!entries_.empty()) evict_locked(entries_.begin());
     deferred_.clear();
+    claims_.clear();
     waiters.swap(waiters_);
     for (auto& [connection, peer] : peers_) {
       peer.waits = 0;
@@ -182,6 +187,7 @@ OwnerStats Owner::stats() const {
   stats.retired_blocks = retired_.size();
   for (const Retired& retired : retired_) stats.retired_bytes += retired.block.size;
   stats.readers = tables_;
+  stats.references = claims_.size();
   return stats;
 }
 

@@ -16,6 +16,10 @@ const char* kind_name(Kind kind) {
     case Kind::fetch: return "store.fetch";
     case Kind::wait: return "store.wait";
     case Kind::pin_table: return "store.pin_table";
+    case Kind::hold: return "store.hold";
+    case Kind::release: return "store.release";
+    case Kind::extend: return "store.extend";
+    case Kind::validate: return "store.validate";
   }
   return "store";
 }
@@ -27,6 +31,10 @@ const char* explain_code(Code code) {
     case Code::denied: return "its key was not issued by this owner";
     case Code::pinned: return "it was stored with Pinned(); evict it with force=True";
     case Code::closed: return "its owner closed the store";
+    case Code::changed: return "it was updated";
+    case Code::borrowed: return "it is borrowed or owned elsewhere";
+    case Code::moved: return "the reference ended, or another process has taken it over";
+    case Code::full: return "there are as many references as one process may hold";
     default: return code_name(code);
   }
 }

@@ -24,15 +24,19 @@ enum class Kind : std::uint16_t {
   fetch,       // object, range -> bytes
   wait,        // object -> key, once it is published
   pin_table,   // another table of the reader's
+  hold,        // references -> codes
+  release,     // references -> codes
+  extend,      // time to live, objects -> codes
+  validate,    // objects, generations -> codes
 };
-inline constexpr Kind kLastKind = Kind::pin_table;
+inline constexpr Kind kLastKind = Kind::validate;
 
 inline rpc::Target target_of(Kind kind) { return {static_cast<rpc::MethodId>(kind), 0}; }
 const char* kind_name(Kind kind);
 
 // What one socket frame carries at most of fetched or delivered bytes.
 inline constexpr std::uint64_t kChunk = 1u << 20;
-// Objects in one exists or evict request.
+// Objects in one request that names several.
 inline constexpr std::size_t kMaxBatch = 10'000;
 
 struct ObjectRef {

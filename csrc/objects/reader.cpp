@@ -19,6 +19,11 @@ constexpr std::uint64_t kConfirmFrom = 16u << 20;
 constexpr Nanoseconds kLongestPause = 60 * kSecond;
 // An owner that is stopped must not keep a reader from an error that it knows already.
 constexpr Nanoseconds kExplanationTime = kSecond;
+// Where a key names other ways to the owner: what ours may take to begin, and when they are tried
+// again.
+constexpr Nanoseconds kFirstContact = kSecond;
+constexpr Nanoseconds kSilence = 60 * kSecond;
+constexpr Nanoseconds kLastReleases = kSecond;
 
 Status closed_error() { return {Code::closed, "the store is closed"}; }
 
@@ -48,7 +53,10 @@ Reader::Reader(std::shared_ptr<Owner> owner, rpc::LinkContext context,
 // One thread connects, the others wait for its link, or go on with the old one while it is renewed.
 Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Key* hint,
                                              Deadline deadline) {
+  if (doors_.only_tcp())
+    return Status(Code::unavailable, "of other processes' doors this store may use tcp alone");
   if (owner.anyone()) return link_to_whoever(owner, deadline);
+  const bool outside = hint != nullptr && !hint->outside.empty() && doors_.allows(kTcpDoor);
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     if (closed_) return closed_error();
@@ -56,6 +64,7 @@ Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Ke
     const bool renew = slot.link && slot.link->worn() && now() >= slot.renew_from;
     if (slot.link && (!renew || slot.connecting)) return slot.link;
     if (!slot.connecting) {
+      if (outside && !slot.link && now() < slot.silent_until) return slot.silence;
       slot.connecting = true;
       if (renew) slot.renew_from = now() + slot.pause;
       if (renew) slot.pause = std::min(2 * slot.pause, kLongestPause);
@@ -66,10 +75,12 @@ Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Ke
     connected_.wait_for(lock, std::chrono::nanoseconds(std::min(deadline.remaining(), kSecond)));
   }
   lock.unlock();
-  auto opened = Link::open(context_, owner, hint, deadline);
+  const Deadline first_contact = Deadline::after(kFirstContact);
+  const bool hasty = deadline.at() < first_contact.at();
+  auto opened = Link::open(context_, owner, hint, outside && !hasty ? first_contact : deadline);
   // To one who wants an object it is all the same what became of its owner.
-  if (hint != nullptr && opened.status().code() == Code::replaced)
-    opened = Status(Code::owner_gone, opened.status().message());
+  const bool gone = hint != nullptr && opened.status().code() == Code::replaced;
+  if (gone) opened = Status(Code::owner_gone, opened.status().message());
   std::shared_ptr<Link> replaced;  // ends outside the lock
   lock.lock();
   connected_.notify_all();
@@ -78,14 +89,38 @@ Expected<std::shared_ptr<Link>> Reader::link(const OwnerAddress& owner, const Ke
   slot.connecting = false;
   if (opened) replaced = std::exchange(slot.link, opened.value());
   if (slot.link) return slot.link;
+  const Code why = opened.status().code();
+  const bool late = why == Code::timed_out && !hasty;
+  if (outside && !gone &&
+      (why == Code::owner_gone || why == Code::denied || why == Code::unavailable || late))
+    return note_silence_locked(owner.id, opened.status());
   links_.erase(owner.id);
   return opened;
 }
 
+// Those who ask get an answer that makes them try the other ways, at once until the time is over.
+Status Reader::note_silence_locked(const OwnerId& owner, Status why) {
+  for (auto at = links_.begin(); at != links_.end();) {
+    const Slot& slot = at->second;
+    const bool silent = !slot.link && !slot.connecting && slot.silent_until != 0;
+    const bool over = silent && slot.silent_until < now();
+    at = over && at->first != owner ? links_.erase(at) : std::next(at);
+  }
+  const bool gone = why.code() == Code::owner_gone;
+  why = Status(gone ? Code::unreached : Code::unavailable, why.message());
+  Slot& slot = links_[owner];
+  slot.silence = why;
+  slot.silent_until = now() + kSilence;
+  return why;
+}
+
 Expected<std::shared_ptr<Link>> Reader::live_link(const OwnerAddress& owner, Deadline deadline) {
   auto opened = link(owner, nullptr, deadline);
-  if (!opened || opened.value()->alive()) return opened;
-  forget(opened.value()->address().id, opened.value());
+  if (!opened) return opened;
+  const std::shared_ptr<Link>& found = opened.value();
+  // That a dead peer's doors are lost may be noticed first.
+  if (found->worn() ? found->answers(deadline) : found->alive()) return opened;
+  forget(found->address().id, found);
   return link(owner, nullptr, deadline);
 }
 
@@ -111,25 +146,49 @@ void Reader::forget(const OwnerId& owner, const std::shared_ptr<Link>& link) {
   if (found != links_.end() && found->second.link == link) found->second.link.reset();
 }
 
+// Until a link that has lost a door may be replaced; false if the deadline comes before.
+bool Reader::wait_for_renewal(const OwnerId& owner, const std::shared_ptr<Link>& link,
+                              Deadline deadline) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    const auto found = links_.find(owner);
+    if (closed_ || found == links_.end() || found->second.link != link) return !closed_;
+    const Nanoseconds rest = found->second.renew_from - now();
+    if (rest <= 0 && !found->second.connecting) return true;
+    if (deadline.passed() || rest >= deadline.remaining()) return false;
+    connected_.wait_for(lock, std::chrono::nanoseconds(std::clamp(rest, kMillisecond, kSecond)));
+  }
+}
+
 Status Reader::with_link(const Key& key, Deadline deadline,
                          const std::function<Status(const std::shared_ptr<Link>&)>& action) {
-  for (int attempt = 0;; ++attempt) {
+  for (int breaks = 0;;) {
     auto opened = link(key.owner, &key, deadline);
     const Status status = opened ? action(opened.value()) : opened.status();
     // A dead owner's doors are lost as well, which looks as if none had ever been open.
     const bool no_door = opened && status.code() == Code::unavailable;
+    if (breaks > 0 && status.code() == Code::unreached) return {Code::owner_gone, status.message()};
     if (status.code() != Code::peer_lost && !no_door) return status;
     if (opened) {
       const std::shared_ptr<Link>& link = opened.value();
-      if (no_door && link->worn() ? link->answers(deadline) : link->alive()) return status;
+      if (no_door && link->worn()) {
+        if (link->answers(deadline)) {
+          if (wait_for_renewal(key.owner.id, link, deadline)) continue;
+          return status;
+        }
+      } else if (link->alive()) {
+        return status;
+      }
       forget(key.owner.id, link);
     }
     // A second break in a row is the owner's death rather than a hiccup of the connection.
-    if (attempt > 0) return {Code::owner_gone, status.message()};
+    if (++breaks > 1) return {Code::owner_gone, status.message()};
   }
 }
 
 void Reader::close() {
+  // The connection may outlive the store, for the sake of views.
+  send_releases(kLastReleases);
   std::map<OwnerId, Slot> links;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -157,6 +216,7 @@ Expected<Lease> Reader::copied(const Lease& lease) {
   copy_bytes(copy.memory.data, lease.memory);
   copy.writable = true;
   copy.door = lease.door;
+  copy.generation = lease.generation;
   copy.holder = std::move(buffer).value();
   return copy;
 }
@@ -195,6 +255,7 @@ Expected<Lease> Reader::get_here(const Key& key, bool writable, Deadline deadlin
   auto pinned = std::make_shared<Pinned>(owner_, located->block);
   Lease lease;
   lease.door = kSelfDoor;
+  lease.generation = located->generation;
   const auto length = static_cast<std::size_t>(located->length);
   if (located->flags & kRegistered) {
     auto buffer = buffer_for(length);
@@ -329,6 +390,17 @@ Status Reader::explain(const Key& key, Status status, Deadline deadline) {
   return told.code() == Code::not_found || told.code() == Code::denied ? told : status;
 }
 
+// Where the object is now if it was updated, or why it is not there.
+Expected<Key> Reader::after_update(const Key& key, const Status& status, Deadline deadline) {
+  if (status.code() != Code::evicted) return status;
+  const Nanoseconds patience = std::min(deadline.remaining(), kExplanationTime);
+  auto located = locate(key, Deadline::after(patience));
+  const Code told = located.status().code();
+  if (told == Code::not_found || told == Code::denied) return located;
+  if (!located || located->generation == key.generation) return status;
+  return located;
+}
+
 Expected<Lease> Reader::get(const Key& asked, const ReadOptions& options, Deadline deadline) {
   Key key = asked;
   if (is_self(key.owner)) return get_here(key, options.writable, deadline);
@@ -337,15 +409,22 @@ Expected<Lease> Reader::get(const Key& asked, const ReadOptions& options, Deadli
     if (!located) return located.status();
     key = std::move(located).value();
   }
-  Lease lease;
-  const Status status = with_link(key, deadline, [&](const std::shared_ptr<Link>& link) {
-    auto got = get_remote(link, key, options.writable, deadline);
-    if (!got) return got.status();
-    lease = std::move(got).value();
-    return Status();
-  });
-  if (status.ok()) return lease;
-  return explain(key, status, deadline).within("get of " + key.describe());
+  for (;;) {
+    Lease lease;
+    const Status status = with_link(key, deadline, [&](const std::shared_ptr<Link>& link) {
+      auto got = get_remote(link, key, options.writable, deadline);
+      if (!got) return got.status();
+      lease = std::move(got).value();
+      return Status();
+    });
+    lease.generation = key.generation;
+    if (status.ok()) return lease;
+    // An object that is updated faster than it can be read ends by the deadline.
+    auto moved = after_update(key, status, deadline);
+    if (!moved) return moved.status().within("get of " + key.describe());
+    if (deadline.passed()) return status.within("get of " + key.describe());
+    key = std::move(moved).value();
+  }
 }
 
 std::vector<Expected<Lease>> Reader::get_batch(const std::vector<Key>& keys,
@@ -376,6 +455,7 @@ std::vector<Expected<Lease>> Reader::get_batch(const std::vector<Key>& keys,
                                                           static_cast<std::size_t>(keys[i].length));
       lease.writable = true;
       lease.door = under_way[i]->door_name();
+      lease.generation = keys[i].generation;
       results.emplace_back(std::move(lease));
       continue;
     }

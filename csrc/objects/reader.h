@@ -8,8 +8,10 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/errands.h"
 #include "memory/pool.h"
 #include "objects/doors.h"
 #include "objects/lease.h"
@@ -43,6 +45,15 @@ class Reader {
   // A status for each key: ok, not_found, evicted, owner_gone...
   std::vector<Status> exists(const std::vector<Key>& keys, Deadline deadline);
   std::vector<Status> evict(const std::vector<Key>& keys, bool force, Deadline deadline);
+  // Code::changed for an object that was updated since that generation.
+  std::vector<Status> validate(const std::vector<Key>& keys,
+                               const std::vector<std::uint64_t>& generations, Deadline deadline);
+  std::vector<Status> extend(const std::vector<Key>& keys, Nanoseconds time_to_live,
+                             Deadline deadline);
+  Status hold(const Key& key, const ClaimRequest& request, Deadline deadline);
+  // Soon, and many at once: waits for nobody, and nobody hears of a failure, as the end of the
+  // connection gives everything back.
+  void release(const Key& key, std::uint64_t claim);
   // Blocks until the object of a deferred key is published.
   Expected<Key> wait_for(const Key& key, Deadline deadline);
   Expected<Key> locate(const Key& key, Deadline deadline);
@@ -50,6 +61,9 @@ class Reader {
   // Stores in another process's memory.
   Expected<Key> put_to(const OwnerAddress& owner, std::uint64_t length,
                        const std::vector<Part>& parts, const Policy& policy, Deadline deadline);
+  // The same into the object of a key, which is a deferred one if `claim` is 0.
+  Expected<Key> put_into(const Key& target, std::uint64_t claim, std::uint64_t length,
+                         const std::vector<Part>& parts, const Policy& policy, Deadline deadline);
 
   Expected<std::shared_ptr<Link>> link(const OwnerAddress& owner, const Key* hint,
                                        Deadline deadline);
@@ -68,6 +82,10 @@ class Reader {
     // A link that lost a door is replaced, but not again and again.
     Nanoseconds renew_from = 0;
     Nanoseconds pause = kSecond;
+    // Of an owner whose keys name other ways to it: why it was not reached, and for how long that
+    // is taken for granted.
+    Status silence;
+    Nanoseconds silent_until = 0;
   };
   // A way to a remote object: a door's name, and the door itself if a transport is behind it.
   struct Way {
@@ -75,8 +93,10 @@ class Reader {
     fabric::DoorHandle door;
   };
 
+  Status note_silence_locked(const OwnerId& owner, Status why);
   Expected<std::shared_ptr<Link>> link_to_whoever(const OwnerAddress& owner, Deadline deadline);
   bool is_self(const OwnerAddress& owner) const { return owner.id == owner_->self().id; }
+  bool wait_for_renewal(const OwnerId& owner, const std::shared_ptr<Link>& link, Deadline deadline);
   void forget(const OwnerId& owner, const std::shared_ptr<Link>& link);
   std::vector<Way> ways(const Link& link) const;
   Status no_way(const Link& link, const Key& key) const;
@@ -84,12 +104,21 @@ class Reader {
   // counts for whether there are so many.
   Status confirm(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t length,
                  Deadline deadline) const;
-  std::vector<Status> ask_each(Kind kind, const std::vector<Key>& keys, bool force,
+  // What is asked about several objects, of their owners or here.
+  struct Asking {
+    Kind kind;
+    Bytes beginning;                                              // before the number of objects
+    std::function<void(WireWriter& request, std::size_t i)> add;  // behind each object
+    std::function<Status(std::size_t i)> here;
+  };
+  std::vector<Status> ask_each(const Asking& asking, const std::vector<Key>& keys,
                                Deadline deadline);
-  Status ask_many(const std::shared_ptr<Link>& link, Kind kind, const std::vector<Key>& keys,
-                  const std::vector<std::size_t>& which, bool force, Deadline deadline,
-                  std::vector<Status>& outcome) const;
+  static Status ask_many(const std::shared_ptr<Link>& link, const Asking& asking,
+                         const std::vector<Key>& keys, const std::vector<std::size_t>& which,
+                         Deadline deadline, std::vector<Status>& outcome);
   Status explain(const Key& key, Status status, Deadline deadline);
+  Expected<Key> after_update(const Key& key, const Status& status, Deadline deadline);
+  void send_releases(Nanoseconds patience);
   Expected<Key> wait_here(const Key& key, Deadline deadline);
 
   Status copy_live_here(const Located& object, Span into, Deadline deadline);
@@ -110,6 +139,10 @@ class Reader {
   std::condition_variable connected_;
   bool closed_ = false;
   std::map<OwnerId, Slot> links_;
+
+  std::mutex releases_mutex_;
+  std::vector<std::pair<Key, std::uint64_t>> releases_;
+  Errands errands_;  // ends first
 };
 
 }  // namespace pshpc::objects

@@ -7,31 +7,117 @@
 #include <mutex>
 #include <utility>
 
+#include "base/log.h"
 #include "objects/reader.h"
 #include "objects/writer.h"
 
 namespace pshpc::objects {
+namespace {
+
+// An owner that does not take them keeps the thread no longer than this.
+constexpr Nanoseconds kReleaseTime = 2 * kSecond;
+
+}  // namespace
 
 std::vector<Status> Reader::exists(const std::vector<Key>& keys, Deadline deadline) {
-  return ask_each(Kind::exists, keys, false, deadline);
+  const auto here = [&](std::size_t i) {
+    return owner_->check(keys[i].object_id, keys[i].capability);
+  };
+  return ask_each({Kind::exists, {}, nullptr, here}, keys, deadline);
 }
 
 std::vector<Status> Reader::evict(const std::vector<Key>& keys, bool force, Deadline deadline) {
-  return ask_each(Kind::evict, keys, force, deadline);
+  const auto here = [&](std::size_t i) {
+    return owner_->evict(keys[i].object_id, keys[i].capability, force);
+  };
+  WireWriter beginning;
+  beginning.put(static_cast<std::uint8_t>(force));
+  return ask_each({Kind::evict, beginning.take(), nullptr, here}, keys, deadline);
 }
 
-std::vector<Status> Reader::ask_each(Kind kind, const std::vector<Key>& keys, bool force,
+std::vector<Status> Reader::validate(const std::vector<Key>& keys,
+                                     const std::vector<std::uint64_t>& generations,
+                                     Deadline deadline) {
+  const auto add = [&](WireWriter& request, std::size_t i) { request.put(generations[i]); };
+  const auto here = [&](std::size_t i) {
+    return owner_->validate(keys[i].object_id, keys[i].capability, generations[i]);
+  };
+  return ask_each({Kind::validate, {}, add, here}, keys, deadline);
+}
+
+std::vector<Status> Reader::extend(const std::vector<Key>& keys, Nanoseconds time_to_live,
+                                   Deadline deadline) {
+  const auto here = [&](std::size_t i) {
+    return owner_->extend(keys[i].object_id, keys[i].capability, time_to_live);
+  };
+  WireWriter beginning;
+  beginning.put(time_to_live);
+  return ask_each({Kind::extend, beginning.take(), nullptr, here}, keys, deadline);
+}
+
+Status Reader::hold(const Key& key, const ClaimRequest& request, Deadline deadline) {
+  const auto add = [&](WireWriter& body, std::size_t) {
+    body.put(request.claim).put(request.mode);
+    body.put(static_cast<std::uint8_t>(request.fresh)).put(request.lease);
+  };
+  const auto here = [&](std::size_t) {
+    return owner_->hold(key.object_id, key.capability, request);
+  };
+  return ask_each({Kind::hold, {}, add, here}, {key}, deadline).front();
+}
+
+void Reader::release(const Key& key, std::uint64_t claim) {
+  if (is_self(key.owner)) {
+    static_cast<void>(owner_->release(key.object_id, key.capability, claim));
+    return;
+  }
+  {
+    std::lock_guard<std::mutex> lock(releases_mutex_);
+    releases_.emplace_back(key, claim);
+    if (releases_.size() > 1) return;  // somebody is on the way
+  }
+  static_cast<void>(errands_.add([this] { send_releases(kReleaseTime); }));
+}
+
+void Reader::send_releases(Nanoseconds patience) {
+  std::vector<std::pair<Key, std::uint64_t>> releases;
+  {
+    std::lock_guard<std::mutex> lock(releases_mutex_);
+    releases.swap(releases_);
+  }
+  std::map<OwnerId, std::vector<std::size_t>> by_owner;
+  for (std::size_t i = 0; i < releases.size(); ++i)
+    by_owner[releases[i].first.owner.id].push_back(i);
+  for (const auto& [owner, all] : by_owner) {
+    std::shared_ptr<Link> link;  // a new one would be of no use: the old one's end released them
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      const auto found = links_.find(owner);
+      if (found != links_.end()) link = found->second.link;
+    }
+    for (std::size_t start = 0; link && start < all.size(); start += kMaxBatch) {
+      const std::size_t end = std::min(all.size(), start + kMaxBatch);
+      WireWriter request;
+      request.put(static_cast<std::uint32_t>(end - start));
+      for (std::size_t i = start; i < end; ++i) {
+        ref_of(releases[all[i]].first).encode(request);
+        request.put(releases[all[i]].second);
+      }
+      const auto told = link->ask(Kind::release, request.bytes(), Deadline::after(patience));
+      if (!told) log_debug("references were not released: " + told.status().message());
+    }
+  }
+}
+
+std::vector<Status> Reader::ask_each(const Asking& asking, const std::vector<Key>& keys,
                                      Deadline deadline) {
   std::vector<Status> outcome(keys.size());
   std::map<OwnerId, std::vector<std::size_t>> by_owner;
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    const Key& key = keys[i];
-    if (!is_self(key.owner))
-      by_owner[key.owner.id].push_back(i);
-    else if (kind == Kind::exists)
-      outcome[i] = owner_->check(key.object_id, key.capability);
+    if (is_self(keys[i].owner))
+      outcome[i] = asking.here(i);
     else
-      outcome[i] = owner_->evict(key.object_id, key.capability, force);
+      by_owner[keys[i].owner.id].push_back(i);
   }
   for (const auto& [owner, all] : by_owner) {
     for (std::size_t start = 0; start < all.size(); start += kMaxBatch) {
@@ -40,7 +126,7 @@ std::vector<Status> Reader::ask_each(Kind kind, const std::vector<Key>& keys, bo
                                            all.begin() + static_cast<std::ptrdiff_t>(end));
       const Status asked =
           with_link(keys[which.front()], deadline, [&](const std::shared_ptr<Link>& link) {
-            return ask_many(link, kind, keys, which, force, deadline, outcome);
+            return ask_many(link, asking, keys, which, deadline, outcome);
           });
       if (asked.ok()) continue;
       for (const std::size_t i : which) outcome[i] = asked.within(keys[i].describe());
@@ -49,14 +135,16 @@ std::vector<Status> Reader::ask_each(Kind kind, const std::vector<Key>& keys, bo
   return outcome;
 }
 
-Status Reader::ask_many(const std::shared_ptr<Link>& link, Kind kind, const std::vector<Key>& keys,
-                        const std::vector<std::size_t>& which, bool force, Deadline deadline,
-                        std::vector<Status>& outcome) const {
+Status Reader::ask_many(const std::shared_ptr<Link>& link, const Asking& asking,
+                        const std::vector<Key>& keys, const std::vector<std::size_t>& which,
+                        Deadline deadline, std::vector<Status>& outcome) {
   WireWriter request;
-  if (kind == Kind::evict) request.put(static_cast<std::uint8_t>(force));
-  request.put(static_cast<std::uint32_t>(which.size()));
-  for (const std::size_t i : which) ref_of(keys[i]).encode(request);
-  auto reply = link->ask(kind, request.bytes(), deadline);
+  request.put_raw(asking.beginning).put(static_cast<std::uint32_t>(which.size()));
+  for (const std::size_t i : which) {
+    ref_of(keys[i]).encode(request);
+    if (asking.add) asking.add(request, i);
+  }
+  auto reply = link->ask(asking.kind, request.bytes(), deadline);
   if (!reply) return reply.status();
   if (reply->body.size() != which.size())
     return {Code::protocol, "an answer for another number of objects than were asked about"};
@@ -138,14 +226,29 @@ Expected<Key> Reader::put_to(const OwnerAddress& owner, std::uint64_t length,
   if (is_self(owner)) return owner_->put(length, parts, policy);
   Key target;
   target.owner = owner;
+  auto stored = put_into(target, 0, length, parts, policy, deadline);
+  if (!stored) return stored.status().within("put to owner " + owner.short_name());
+  return stored;
+}
+
+Expected<Key> Reader::put_into(const Key& target, std::uint64_t claim, std::uint64_t length,
+                               const std::vector<Part>& parts, const Policy& policy,
+                               Deadline deadline) {
+  const Into into{target.object_id, claim};
+  if (is_self(target.owner)) {
+    const Status allowed = owner_->may_store_into(into, target.capability);
+    if (!allowed.ok()) return allowed;
+    return owner_->put(length, parts, policy, into);
+  }
   Key stored;
   const Status status = with_link(target, deadline, [&](const std::shared_ptr<Link>& link) {
-    auto key = write_to(link, *context_.exposure, doors_, length, parts, policy, deadline);
+    const Destination to{ref_of(target), claim};
+    auto key = write_to(link, *context_.exposure, doors_, to, length, parts, policy, deadline);
     if (!key) return key.status();
     stored = std::move(key).value();
     return Status();
   });
-  if (!status.ok()) return status.within("put to owner " + owner.short_name());
+  if (!status.ok()) return status;
   return stored;
 }
 

@@ -18,7 +18,7 @@ Status untrusted(const char* what) {
 }
 
 // Keeps an object's block from reuse while it is sent.
-std::shared_ptr<const void> hold(std::shared_ptr<Owner> owner, const memory::Block& block) {
+std::shared_ptr<const void> keep_block(std::shared_ptr<Owner> owner, const memory::Block& block) {
   return std::shared_ptr<const void>(
       static_cast<const void*>(block.data),
       [owner = std::move(owner), block](const void*) { owner->unpin(block); });
@@ -84,6 +84,10 @@ void Service::handle(rpc::Request& request) {
     case Kind::fetch: status = fetch(in, to); break;
     case Kind::wait: status = wait(in, request); break;
     case Kind::pin_table: status = pin_table(in, std::move(request.fds), caller, to); break;
+    case Kind::hold: status = hold(in, caller, to); break;
+    case Kind::release: status = release(in, to); break;
+    case Kind::extend: status = extend(in, to); break;
+    case Kind::validate: status = validate(in, to); break;
     default: status = Status(Code::protocol, "a request of an unknown kind");
   }
   if (!status.ok()) to.reply(status);
@@ -167,9 +171,15 @@ Status Service::region(WireReader& in, const Caller& caller, Responder& to) {
 
 Status Service::reserve(WireReader& in, const Caller& caller, Responder& to) {
   const auto length = in.get<std::uint64_t>();
+  const ObjectRef target = ObjectRef::decode(in);
+  const Into into{target.object_id, in.get<std::uint64_t>()};
   if (!in.at_end()) return short_request();
   if (!caller.trusted) return untrusted("storing objects");
-  auto reservation = owner_->reserve(length, caller.connection);
+  if (into.object_id != 0) {
+    const Status allowed = owner_->may_store_into(into, target.capability);
+    if (!allowed.ok()) return allowed;
+  }
+  auto reservation = owner_->reserve(length, caller.connection, into);
   if (!reservation) return reservation.status();
   WireWriter out;
   out.put(reservation->object_id);
@@ -188,7 +198,7 @@ std::optional<Delivery> Service::delivery(rpc::MethodId method, ConstSpan body, 
   if (!in.at_end() || !caller.trusted) return Delivery{};
   auto reservation = owner_->pin_reserved(object, caller.connection);
   if (!reservation) return Delivery{};
-  auto keep = hold(owner_, reservation->block);
+  auto keep = keep_block(owner_, reservation->block);
   if (offset > reservation->length || size > reservation->length - offset) return Delivery{};
   return Delivery{reservation->payload().slice(static_cast<std::size_t>(offset), size),
                   std::move(keep)};
@@ -218,7 +228,7 @@ Status Service::publish(WireReader& in, const Caller& caller, Responder& to) {
   policy.flags = in.get<std::uint32_t>();
   if (!in.at_end()) return short_request();
   if (!caller.trusted) return untrusted("storing objects");
-  if ((policy.flags & ~kPinned) != 0 || policy.time_to_live < 0)
+  if ((policy.flags & ~(kPinned | kRaised)) != 0 || policy.time_to_live < 0)
     return {Code::invalid, "an unknown policy"};
   auto key = owner_->publish(object, policy, false, caller.connection);
   if (!key) return key.status();
@@ -242,7 +252,7 @@ Status Service::fetch(WireReader& in, Responder& to) {
   if (!in.at_end()) return short_request();
   auto located = owner_->pin(object.object_id, object.capability);
   if (!located) return located.status();
-  auto keep = hold(owner_, located->block);
+  auto keep = keep_block(owner_, located->block);
   if (length > to.room())
     return {Code::invalid, "more bytes asked for at once than one reply takes"};
   auto range = payload_range(located.value(), offset, length);
@@ -282,6 +292,67 @@ Status Service::wait(WireReader& in, rpc::Request& request) {
           to->reply(key.status());
       });
   return {};
+}
+
+// Reads all of them before the first is done: a request is obeyed as a whole or not at all.
+template <class Item, class Read, class Do>
+Status Service::each(WireReader& in, Responder& to, Read read, Do act) {
+  const auto count = in.get<std::uint32_t>();
+  if (count > kMaxBatch) return too_many();
+  std::vector<std::pair<ObjectRef, Item>> items;
+  for (std::uint32_t i = 0; i < count && in.ok(); ++i) {
+    const ObjectRef object = ObjectRef::decode(in);
+    items.emplace_back(object, read());
+  }
+  if (!in.at_end()) return short_request();
+  WireWriter codes;
+  for (const auto& [object, item] : items)
+    codes.put(static_cast<std::uint8_t>(act(object, item).code()));
+  to.reply({}, codes.bytes());
+  return {};
+}
+
+Status Service::hold(WireReader& in, const Caller& caller, Responder& to) {
+  const auto read = [&in] {
+    ClaimRequest request;
+    request.claim = in.get<std::uint64_t>();
+    request.mode = in.get<ClaimMode>();
+    request.fresh = in.get<std::uint8_t>() != 0;
+    request.lease = in.get<std::int64_t>();
+    return request;
+  };
+  return each<ClaimRequest>(in, to, read, [&](const ObjectRef& object, const ClaimRequest& asked) {
+    const auto mode = static_cast<std::uint8_t>(asked.mode);
+    if (mode == 0 || mode > static_cast<std::uint8_t>(kLastClaimMode) || asked.lease < 0)
+      return Status(Code::invalid, "no such reference");
+    return owner_->hold(object.object_id, object.capability, asked, caller.connection);
+  });
+}
+
+Status Service::release(WireReader& in, Responder& to) {
+  return each<std::uint64_t>(
+      in, to, [&in] { return in.get<std::uint64_t>(); },
+      [this](const ObjectRef& object, std::uint64_t claim) {
+        return owner_->release(object.object_id, object.capability, claim);
+      });
+}
+
+Status Service::extend(WireReader& in, Responder& to) {
+  const auto time_to_live = in.get<std::int64_t>();
+  if (time_to_live < 0) return {Code::invalid, "a negative time to live"};
+  return each<bool>(
+      in, to, [] { return true; },
+      [this, time_to_live](const ObjectRef& object, bool) {
+        return owner_->extend(object.object_id, object.capability, time_to_live);
+      });
+}
+
+Status Service::validate(WireReader& in, Responder& to) {
+  return each<std::uint64_t>(
+      in, to, [&in] { return in.get<std::uint64_t>(); },
+      [this](const ObjectRef& object, std::uint64_t generation) {
+        return owner_->validate(object.object_id, object.capability, generation);
+      });
 }
 
 Status Service::pin_table(WireReader& in, std::vector<Fd> fds, const Caller& caller,

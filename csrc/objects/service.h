@@ -45,6 +45,12 @@ class Service : public rpc::Handler {
   Status abort(WireReader& in, const Caller& caller, Responder& to);
   Status fetch(WireReader& in, Responder& to);
   Status wait(WireReader& in, rpc::Request& request);
+  Status hold(WireReader& in, const Caller& caller, Responder& to);
+  Status release(WireReader& in, Responder& to);
+  Status extend(WireReader& in, Responder& to);
+  Status validate(WireReader& in, Responder& to);
+  template <class Item, class Read, class Do>
+  static Status each(WireReader& in, Responder& to, Read read, Do act);
   Status pin_table(WireReader& in, std::vector<Fd> fds, const Caller& caller, Responder& to);
 
   std::shared_ptr<Owner> owner_;

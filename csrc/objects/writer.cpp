@@ -123,12 +123,16 @@ Status fill(Link& link, const rpc::Exposure& exposure, const DoorChoice& doors,
 }  // namespace
 
 Expected<Key> write_to(const std::shared_ptr<Link>& link, const rpc::Exposure& exposure,
-                       const DoorChoice& doors, std::uint64_t length,
+                       const DoorChoice& doors, const Destination& to, std::uint64_t length,
                        const std::vector<Part>& parts, const Policy& policy, Deadline deadline) {
   for (const Part& part : parts)
     if (part.offset > length || part.bytes.size > length - part.offset)
       return Status(Code::invalid, "a part of the object lies outside of it");
-  auto reserved = link->ask(Kind::reserve, WireWriter().put(length).bytes(), deadline);
+  WireWriter reserve;
+  reserve.put(length);
+  to.object.encode(reserve);
+  reserve.put(to.claim);
+  auto reserved = link->ask(Kind::reserve, reserve.bytes(), deadline);
   if (!reserved) return reserved.status();
   WireReader in(reserved->body);
   Remote remote;
@@ -138,16 +142,17 @@ Expected<Key> write_to(const std::shared_ptr<Link>& link, const rpc::Exposure& e
   remote.length = length;
   if (!in.at_end()) return Status(Code::protocol, "a garbled answer to a reservation");
 
-  const Status filled = fill(*link, exposure, doors, remote, parts, deadline);
-  if (!filled.ok()) {
+  const auto give_up = [&](const Status& why) {
     const auto ignored = link->ask(Kind::abort, WireWriter().put(remote.object_id).bytes(),
                                    Deadline::after(kSecond));
-    return filled;
-  }
+    return why;
+  };
+  const Status filled = fill(*link, exposure, doors, remote, parts, deadline);
+  if (!filled.ok()) return give_up(filled);
   WireWriter publish;
   publish.put(remote.object_id).put(policy.time_to_live).put(policy.flags);
   auto published = link->ask(Kind::publish, publish.bytes(), deadline);
-  if (!published) return published.status();
+  if (!published) return give_up(published.status());
   return Key::parse(published->body);
 }
 

@@ -1,5 +1,7 @@
 #include "proxy/attributes.h"
 
+#include <cstring>
+
 #include "proxy/names.h"
 
 namespace pshpc::proxy {
@@ -20,10 +22,28 @@ PyObject* forward(PyObject* self, PyObject* name) {
   return get ? get(target.get(), name) : PyObject_GetAttr(target.get(), name);
 }
 
+/// numpy keeps alive what it reads through a buffer or gets of `__array__`, but of this the proxy
+/// only, which may let go of its target. So it is not there where numpy would find nothing better:
+/// for dates, and for types of elements that are not numpy's own.
+PyObject* get_array_interface(PyObject* self, PyObject* name) {
+  Ref interface = Ref::steal(forward(self, name));
+  if (!interface || !PyDict_Check(interface.get())) return interface.release();
+  PyObject* const type = PyDict_GetItemString(interface.get(), "typestr");
+  const char* const text = type && PyUnicode_Check(type) ? PyUnicode_AsUTF8(type) : nullptr;
+  if (text == nullptr || text[0] == '\0' || std::strchr("mMV", text[1]) == nullptr ||
+      text[1] == '\0') {
+    PyErr_Clear();
+    return interface.release();
+  }
+  PyErr_SetObject(PyExc_AttributeError, name);
+  return nullptr;
+}
+
 /// An attribute of the target with one of the many `__names__` that CPython and numpy ask for, or
 /// one of the proxy itself.
 PyObject* get_special(PyObject* self, PyObject* name) {
   if (name == names.class_) return class_of(self).release();
+  if (name == names.array_interface) return get_array_interface(self, name);
   if (is_proxy_state(name) || holds(names.own, name)) return PyObject_GenericGetAttr(self, name);
   return forward(self, name);
 }

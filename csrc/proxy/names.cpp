@@ -41,6 +41,7 @@ int make_names() {
   names.class_ = PyUnicode_InternFromString("__class__");
   names.proxy_wrapped = PyUnicode_InternFromString("__proxy_wrapped__");
   names.getattr = PyUnicode_InternFromString("__getattr__");
+  names.array_interface = PyUnicode_InternFromString("__array_interface__");
   names.orig_class = PyUnicode_InternFromString("__orig_class__");
   names.reduce = PyUnicode_InternFromString("__reduce__");
   names.reduce_proxy = PyUnicode_InternFromString("__reduce_proxy__");

@@ -9,6 +9,7 @@ struct Names {
   PyObject* class_;
   PyObject* proxy_wrapped;
   PyObject* getattr;
+  PyObject* array_interface;
   PyObject* orig_class;
   PyObject* reduce;
   PyObject* reduce_proxy;

@@ -85,7 +85,6 @@ std::string Address::short_name() const {
 void Address::encode(WireWriter& out) const {
   out.put_tag(id).put(uid).put(port);
   out.put(static_cast<std::uint8_t>(host.size())).put_raw(ConstSpan(host));
-  out.put(static_cast<std::uint8_t>(fingerprint.size())).put_raw(fingerprint);
 }
 
 Address Address::decode(WireReader& in) {
@@ -95,11 +94,8 @@ Address Address::decode(WireReader& in) {
   address.port = in.get<std::uint16_t>();
   const ConstSpan host = in.get_raw(in.get<std::uint8_t>());
   address.host.assign(reinterpret_cast<const char*>(host.data), host.size);
-  address.fingerprint = in.get_raw(in.get<std::uint8_t>()).copy();
   return address;
 }
-
-bool Address::valid() const { return fingerprint.empty() || fingerprint.size() == 16; }
 
 Bytes Address::encode() const {
   WireWriter out;
@@ -110,7 +106,7 @@ Bytes Address::encode() const {
 Expected<Address> Address::parse(ConstSpan bytes) {
   WireReader in(bytes);
   Address address = decode(in);
-  if (!in.at_end() || !address.valid())
+  if (!in.at_end())
     return Status(Code::invalid,
                   "these bytes are no address of proxystore_hpc, or one that was cut short or "
                   "garbled");

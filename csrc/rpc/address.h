@@ -23,7 +23,6 @@ struct Address {
   std::uint32_t uid = 0;
   std::string host;  // empty: reachable on its node only
   std::uint16_t port = 0;
-  Bytes fingerprint;  // of a TLS certificate; empty or 16 bytes
 
   std::string node_socket() const;  // follows from uid and id
   std::string short_name() const;   // the first 8 hex digits of the id, or host:port
@@ -32,9 +31,8 @@ struct Address {
   Bytes encode() const;
   static Expected<Address> parse(ConstSpan bytes);
   void encode(WireWriter& out) const;
-  // Check the reader afterwards, and valid().
+  // Check the reader afterwards.
   static Address decode(WireReader& in);
-  bool valid() const;
 
   // "pshpc://host:port/ID?uid=1000", "pshpc:///ID?uid=1000" for one on its node only; and, to be
   // parsed, "host:port", "pshpc://host:port" for whoever answers there, "[::1]:7777".

@@ -27,13 +27,11 @@ fabric::DoorHandle Exposure::door(const std::string& name) const {
 void Exposure::expose(fabric::Door& door, const memory::Region& region) {
   if (!door.moves_memory()) return;
   auto handle = door.expose(region);
-  if (!handle) {
+  if (!handle)
     log_warn_once("the " + door.name() +
                   " door cannot register memory: " + handle.status().message());
-    return;
-  }
   std::lock_guard<std::mutex> lock(mutex_);
-  handles_[{door.name(), region.id}] = std::move(handle).value();
+  handles_.insert_or_assign({door.name(), region.id}, std::move(handle));
 }
 
 void Exposure::add(const memory::Region& region) {
@@ -48,7 +46,11 @@ void Exposure::remove(std::uint32_t region_id) {
   for (const auto& door : doors()) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (handles_.erase({door->name(), region_id}) == 0) continue;
+      const auto handle = handles_.find({door->name(), region_id});
+      if (handle == handles_.end()) continue;
+      const bool exposed = static_cast<bool>(handle->second);
+      handles_.erase(handle);
+      if (!exposed) continue;
     }
     door->withdraw(region_id);
   }
@@ -57,9 +59,10 @@ void Exposure::remove(std::uint32_t region_id) {
 Expected<Bytes> Exposure::handle(const std::string& door, std::uint32_t region_id) const {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = handles_.find({door, region_id});
-  if (found == handles_.end())
-    return Status(Code::unavailable, "that memory is not registered at the " + door + " door");
-  return found->second;
+  if (found != handles_.end() && found->second) return found->second;
+  std::string why = "that memory is not registered at the " + door + " door";
+  if (found != handles_.end()) why += ": " + found->second.status().message();
+  return Status(Code::unavailable, std::move(why));
 }
 
 }  // namespace pshpc::rpc

@@ -39,7 +39,7 @@ class Exposure {
   mutable std::mutex mutex_;
   std::vector<fabric::DoorHandle> doors_;
   std::map<std::uint32_t, memory::Region> regions_;
-  std::map<std::pair<std::string, std::uint32_t>, Bytes> handles_;
+  std::map<std::pair<std::string, std::uint32_t>, Expected<Bytes>> handles_;  // or why not
   std::atomic<std::uint32_t> next_live_{1u << 31};
 };
 

@@ -75,8 +75,7 @@ Expected<Hello> Hello::parse(ConstSpan body) {
   hello.ticket = in.get<std::uint64_t>();
   hello.proof = in.get_tag();
   hello.attached = in.get<std::uint8_t>();
-  if (!decode_offers(in, hello.offers) || !in.at_end() || proof_kind > 2 || !hello.client.valid())
-    return garbled("hello");
+  if (!decode_offers(in, hello.offers) || !in.at_end() || proof_kind > 2) return garbled("hello");
   return hello;
 }
 

@@ -28,6 +28,12 @@ Expected<std::shared_ptr<Link>> Link::open(const LinkContext& context, const Add
       return link;
     }
     if (local.status().code() != Code::owner_gone) return failed(local.status());
+    if (auto stream = link->dial()) {
+      const Status status =
+          link->greet_off_node(std::move(stream).value(), options, Hello::Proof::secret, deadline);
+      if (!status.ok()) return failed(status);
+      return link;
+    }
     if (address.host.empty())
       return failed({Code::owner_gone,
                      "no process with its id listens on this node: it ended, or it runs on another "
@@ -69,11 +75,23 @@ Status Link::connect_off_node(const Options& options, Hello::Proof proof, Deadli
     const bool slow = fd.status().code() == Code::timed_out;
     return {slow ? Code::timed_out : Code::owner_gone, fd.status().message()};
   }
-  auto connection = std::make_shared<fabric::ClientConnection>(std::move(fd).value());
+  return greet_off_node(std::move(fd).value(), options, proof, deadline);
+}
+
+Status Link::greet_off_node(Fd fd, const Options& options, Hello::Proof proof, Deadline deadline) {
+  auto connection = std::make_shared<fabric::ClientConnection>(std::move(fd));
   const Status said = say_hello(*connection, options, proof, deadline);
   if (!said.ok()) return said;
   connection_ = std::move(connection);
   return {};
+}
+
+Expected<Fd> Link::dial() const {
+  for (const auto& door : context_.exposure->doors()) {
+    auto stream = door->dial(address_.id);
+    if (stream || stream.status().code() != Code::unavailable) return stream;
+  }
+  return Status(Code::unavailable, "no door carries the hello there");
 }
 
 Status Link::say_hello(fabric::ClientConnection& connection, const Options& options,
@@ -156,6 +174,13 @@ std::shared_ptr<fabric::Channel> Link::channel(const std::string& door) const {
   const auto found = channels_.find(door);
   if (found == channels_.end() || !found->second->alive()) return nullptr;
   return found->second;
+}
+
+bool Link::worn() const {
+  if (worn_.load(std::memory_order_relaxed)) return true;
+  std::lock_guard<std::mutex> lock(mutex_);
+  return std::any_of(channels_.begin(), channels_.end(),
+                     [](const auto& each) { return !each.second->alive(); });
 }
 
 void Link::drop_channel(const std::string& door) {

@@ -64,7 +64,7 @@ class Link {
   // The first one that is open and serves messages, and its door.
   std::shared_ptr<fabric::Channel> best_channel(fabric::DoorHandle* door) const;
   // A door was lost that a new link may open again.
-  bool worn() const { return worn_.load(std::memory_order_relaxed); }
+  bool worn() const;
   // Nothing is asked any more.
   void end(const Status& why) { connection_->end_calls(why); }
 
@@ -82,6 +82,9 @@ class Link {
   Link(LinkContext context, Address address);
   Status connect_on_node(Fd fd, const Options& options, Deadline deadline);
   Status connect_off_node(const Options& options, Hello::Proof proof, Deadline deadline);
+  Status greet_off_node(Fd fd, const Options& options, Hello::Proof proof, Deadline deadline);
+  // Over a door that carries the hello itself.
+  Expected<Fd> dial() const;
   Status say_hello(fabric::ClientConnection& connection, const Options& options, Hello::Proof proof,
                    Deadline deadline);
 

@@ -63,7 +63,7 @@ Bytes encode_reply(const Status& status, std::uint8_t flags, std::uint64_t call,
 
 Status reply_status(const ReplyHead& head, ConstSpan body) {
   if (head.code == 0) return {};
-  if (head.code > static_cast<std::uint16_t>(Code::system)) return garbled("reply");
+  if (head.code > static_cast<std::uint16_t>(kLastCode)) return garbled("reply");
   const auto code = static_cast<Code>(head.code);
   if (code == Code::raised) return {code, "the handler raised an exception"};
   return {code, std::string(reinterpret_cast<const char*>(body.data), body.size)};

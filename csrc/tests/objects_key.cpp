@@ -16,7 +16,6 @@ OwnerAddress some_owner(Random& random) {
   owner.uid = static_cast<std::uint32_t>(random.below(1 << 20));
   owner.port = static_cast<std::uint16_t>(random.below(65536));
   owner.host = std::string(random.below(256), 'h');
-  if (random.below(2) == 0) owner.fingerprint = random.bytes(16);
   return owner;
 }
 
@@ -30,18 +29,18 @@ Key some_key(Random& random) {
   key.length = random.below(1ull << 48);
   key.capability = random_tag();
   key.owner = some_owner(random);
+  if (random.below(2) == 0) key.outside = random.bytes(random.below(Key::kMaxOutside + 1));
   return key;
 }
 
 bool same(const OwnerAddress& a, const OwnerAddress& b) {
-  return a.id == b.id && a.uid == b.uid && a.host == b.host && a.port == b.port &&
-         a.fingerprint == b.fingerprint;
+  return a.id == b.id && a.uid == b.uid && a.host == b.host && a.port == b.port;
 }
 
 bool same(const Key& a, const Key& b) {
   return a.flags == b.flags && a.segment == b.segment && a.object_id == b.object_id &&
          a.generation == b.generation && a.offset == b.offset && a.length == b.length &&
-         a.capability == b.capability && same(a.owner, b.owner);
+         a.capability == b.capability && same(a.owner, b.owner) && a.outside == b.outside;
 }
 
 }  // namespace
@@ -64,8 +63,8 @@ TEST(key_is_small) {
   Random random(11);
   Key key = some_key(random);
   key.owner.host = std::string(64, 'h');
-  key.owner.fingerprint = Bytes(16);
-  CHECK(key.encode().size() <= 170);
+  key.outside = Bytes(4 + 64 + 16);  // one endpoint of such a name, with its pin
+  CHECK(key.encode().size() <= 225);
 }
 
 TEST(key_cut_short_or_too_long_is_refused) {
@@ -86,8 +85,12 @@ TEST(key_cut_short_or_too_long_is_refused) {
 TEST(key_of_another_version_is_refused) {
   Random random(13);
   Bytes bytes = some_key(random).encode();
-  bytes[0] = 2;
-  CHECK_EQ(Key::parse(bytes).status().code(), Code::invalid);
+  for (const int version : {0, 1, 3, 255}) {
+    bytes[0] = static_cast<std::uint8_t>(version);
+    const Status status = Key::parse(bytes).status();
+    CHECK_EQ(status.code(), Code::invalid);
+    CHECK_EQ(status.message().find("version 1") != std::string::npos, version == 1);
+  }
 }
 
 // Whatever parses encodes to the same bytes again: nothing is lost, nothing is read twice.

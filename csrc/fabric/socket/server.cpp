@@ -180,18 +180,7 @@ class SocketServer::Listener : public Watcher, public std::enable_shared_from_th
     for (;;) {
       auto accepted = accept_connection(fd_.get());
       if (!accepted) return refused(accepted.status());
-      auto connection = std::make_shared<ServerConnection>(std::move(accepted).value(), local_,
-                                                           progress_, server_.handler_);
-      const Status opened = connection->open();
-      if (!opened.ok()) {
-        log_warn_once("refused a connection: " + opened.message());
-        continue;
-      }
-      {
-        std::lock_guard<std::mutex> lock(server_.roster_->mutex);
-        server_.roster_->connections.push_back(connection);
-      }
-      server_.handler_.opened(connection);
+      server_.accept(std::move(accepted).value(), local_);
     }
   }
 
@@ -247,7 +236,23 @@ Status SocketServer::listen(Fd listener, bool local) {
   return status;
 }
 
+void SocketServer::adopt(Fd fd) {
+  if (!stopped_) accept(std::move(fd), false);
+}
+
+void SocketServer::accept(Fd fd, bool local) {
+  auto connection = std::make_shared<ServerConnection>(std::move(fd), local, progress_, handler_);
+  const Status opened = connection->open();
+  if (!opened.ok()) return log_warn_once("refused a connection: " + opened.message());
+  {
+    std::lock_guard<std::mutex> lock(roster_->mutex);
+    roster_->connections.push_back(connection);
+  }
+  handler_.opened(connection);
+}
+
 void SocketServer::stop() {
+  stopped_ = true;
   for (auto& listener : listeners_)
     if (listener->fd() >= 0) progress_.unwatch(listener->fd());
   listeners_.clear();

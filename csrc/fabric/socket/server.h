@@ -98,11 +98,14 @@ class SocketServer {
   ~SocketServer();
 
   Status listen(Fd listener, bool local);
+  // A connection that came another way, of a peer on no node in particular. On the progress thread.
+  void adopt(Fd fd);
   // Closes listeners and connections.
   void stop();
 
  private:
   class Listener;
+  void accept(Fd fd, bool local);
   struct Roster {
     std::mutex mutex;
     std::vector<std::weak_ptr<ServerConnection>> connections;
@@ -113,6 +116,7 @@ class SocketServer {
   Progress& progress_;
   FrameHandler& handler_;
   std::vector<std::shared_ptr<Listener>> listeners_;
+  std::atomic<bool> stopped_{false};
   const std::shared_ptr<Roster> roster_ = std::make_shared<Roster>();
 };
 
