@@ -21,10 +21,13 @@ from proxystore_hpc.serialize.registry import (
     unregister_serializer,
 )
 from proxystore_hpc.serialize.views import BytesLike, is_bytes_like
+from proxystore_hpc.serialize.wrapping import Checked, Compressed
 
 __all__ = [
     "PREFIX_NBYTES",
     "BytesLike",
+    "Checked",
+    "Compressed",
     "Layout",
     "ObjectInfo",
     "SerializationError",
@@ -56,14 +59,14 @@ def serialize(obj: Any) -> bytes:
 
 
 @zero_copy
-def deserialize(data: BytesLike) -> Any:
+def deserialize(buffer: BytesLike) -> Any:
     """The object that `serialize` made bytes of.
 
-    Arrays in the result are read-only views of `data`.
+    Arrays in the result are read-only views of `buffer`.
 
     Raises:
-        SerializationError: `data` is not bytes-like, not made by `serialize`, or damaged.
+        SerializationError: `buffer` is not bytes-like, not made by `serialize`, or damaged.
     """
-    if not is_bytes_like(data):
-        raise SerializationError(f"deserialize takes bytes, not {type(data).__name__}")
-    return loads(data)
+    if not is_bytes_like(buffer):
+        raise SerializationError(f"deserialize takes bytes, not {type(buffer).__name__}")
+    return loads(buffer)

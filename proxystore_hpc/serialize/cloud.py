@@ -7,7 +7,7 @@ from typing import Any
 
 import cloudpickle
 
-from proxystore_hpc.serialize.pickling import _reduce_array
+from proxystore_hpc.serialize.pickling import reduce_known
 from proxystore_hpc.serialize.views import contiguous, restore_view
 
 
@@ -19,5 +19,5 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if type(obj) is memoryview:
             flat, shape = contiguous(obj)
             return restore_view, (PickleBuffer(flat), obj.format, shape)
-        reduced = _reduce_array(obj)
+        reduced = reduce_known(obj)
         return super().reducer_override(obj) if reduced is NotImplemented else reduced

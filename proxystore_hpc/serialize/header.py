@@ -41,6 +41,7 @@ MEMORYVIEW = 5
 NDARRAY = 6
 OPAQUE = 7
 CUSTOM = 8
+WRAPPED = 9
 KIND_NAMES = (
     "pickle",
     "cloudpickle",
@@ -51,6 +52,7 @@ KIND_NAMES = (
     "ndarray",
     "opaque",
     "custom",
+    "wrapped",
 )
 RAW_KINDS = frozenset({BYTES, BYTEARRAY, MEMORYVIEW, NDARRAY, OPAQUE})
 

@@ -66,6 +66,10 @@ class Layout:
         """The serialized object in one `bytes`, gaps filled with zeros."""
         if len(self._segments) == 1:
             return bytes(self._segments[0][1])
+        return b"".join(self.pieces())
+
+    def pieces(self) -> list[bytes | memoryview]:
+        """What makes the serialized object when joined, gaps filled with zeros."""
         pieces: list[bytes | memoryview] = []
         position = 0
         for offset, segment in self._segments:
@@ -73,7 +77,7 @@ class Layout:
                 pieces.append(bytes(offset - position))
             pieces.append(segment)
             position = offset + len(segment)
-        return b"".join(pieces)
+        return pieces
 
     def __repr__(self) -> str:
         return f"<Layout {self.kind}, {self.nbytes} bytes in {len(self._segments)} segments>"

@@ -10,6 +10,7 @@ from proxystore_hpc.serialize import arrays, header
 from proxystore_hpc.serialize.pickling import load_pickle
 from proxystore_hpc.serialize.registry import get_serializer
 from proxystore_hpc.serialize.views import flat, restore_view
+from proxystore_hpc.serialize.wrapping import unwrap
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -102,6 +103,10 @@ def _load_custom(view: memoryview, parsed: header.Header) -> Any:
     return get_serializer(name).deserialize(header.buffers(view, parsed))
 
 
+def _load_wrapped(view: memoryview, parsed: header.Header) -> Any:
+    return loads(unwrap(view, parsed), writable=not view.readonly)
+
+
 _LOADERS: dict[int, Callable[[memoryview, header.Header], Any]] = {
     header.TEXT: _load_text,
     header.BYTES: _load_bytes,
@@ -110,6 +115,7 @@ _LOADERS: dict[int, Callable[[memoryview, header.Header], Any]] = {
     header.NDARRAY: _load_ndarray,
     header.OPAQUE: _load_opaque,
     header.CUSTOM: _load_custom,
+    header.WRAPPED: _load_wrapped,
 }
 
 

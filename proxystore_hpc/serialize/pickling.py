@@ -9,7 +9,7 @@ from pickle import PickleBuffer, PicklingError, dumps
 from typing import Any
 
 from proxystore_hpc.exceptions import SerializationError
-from proxystore_hpc.serialize import arrays, header
+from proxystore_hpc.serialize import arrays, header, reducers
 from proxystore_hpc.serialize.layout import Layout, lay_out, lay_out_plain
 
 IN_BAND = 1024
@@ -37,7 +37,10 @@ def plan_pickle(obj: Any, origin: int) -> Layout:
     """
     buffers: list[memoryview] = []
     try:
-        stream = dumps(obj, 5, buffer_callback=_collector(buffers))
+        if table := reducers.table():
+            stream = _dump_by(table, obj, buffers)
+        else:
+            stream = dumps(obj, 5, buffer_callback=_collector(buffers))
         # NumPy copies subclasses, datetimes and strided arrays into the stream, and forgets the
         # attributes of subclasses; "_reconstruct" or "_mareconstruct" show it.
         if stream.find(_COPIED_ARRAY) >= 0:
@@ -81,20 +84,31 @@ class _Call:
         return self._function, (PickleBuffer(bytearray(1)), *self._arguments)
 
 
+def _dump_by(
+    table: dict[type[Any], reducers.Reducer], obj: Any, buffers: list[memoryview]
+) -> bytes:
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, 5, buffer_callback=_collector(buffers))
+    pickler.dispatch_table = table
+    pickler.dump(obj)
+    return stream.getvalue()
+
+
 class _ArrayPickler(pickle.Pickler):
     """Keeps the memory of every array out of band."""
 
     def reducer_override(self, obj: Any) -> Any:
-        return _reduce_array(obj)
+        return reduce_known(obj)
 
 
-def _reduce_array(obj: Any) -> Any:
+def reduce_known(obj: Any) -> Any:
+    """How an array or an object of a library that we know is pickled, or `NotImplemented`."""
     cls = type(obj)
     if arrays.is_ndarray(cls) or arrays.is_subclass(cls):
         reduced = arrays.strip(obj)
         if reduced is not None:
             return reduced
-    return NotImplemented
+    return reducers.reduce(obj)
 
 
 def _dump_arrays(obj: Any, buffers: list[memoryview]) -> bytes:

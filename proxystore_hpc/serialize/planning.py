@@ -98,11 +98,16 @@ def _plan_custom(obj: Any, custom: registry.Serializer, origin: int) -> Layout:
 def plan_with(serializer: Callable[[Any], Any], obj: Any, origin: int = ORIGIN) -> Layout:
     """The layout of what a serializer given for one call makes of `obj`.
 
-    Exceptions of the serializer are passed on.
+    Exceptions of the serializer are passed on. One that has a method `plan_layout` is asked for
+    the layout itself.
 
     Raises:
         TypeError: Its result is not bytes-like.
     """
+    planner = getattr(serializer, "plan_layout", None)
+    if planner is not None:
+        layout: Layout = planner(obj, origin)
+        return layout
     result = serializer(obj)
     if not is_bytes_like(result):
         raise TypeError(
