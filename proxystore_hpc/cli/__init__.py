@@ -7,6 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from proxystore_hpc._version import __version__
+from proxystore_hpc.exceptions import (
+    ConfigError,
+    InvalidArgumentError,
+    InvalidKeyError,
+    ProxyStoreHpcError,
+)
 
 __all__ = ["main"]
 
@@ -27,11 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has seen enough; Python would complain when it flushes.
         sys.stderr.close()
         return 141
+    except (ProxyStoreHpcError, OSError) as error:
+        print(f"proxystore-hpc: {error}", file=sys.stderr)
+        about_arguments = isinstance(error, (ConfigError, InvalidArgumentError))
+        return 2 if about_arguments and not isinstance(error, InvalidKeyError) else 1
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
-    from proxystore_hpc.cli import info
+    from proxystore_hpc.cli import gateway, get, info, ls, put, rm
 
     parser = argparse.ArgumentParser(
         prog="proxystore-hpc",
@@ -39,5 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"proxystore_hpc {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    info.add_command(commands)
+    for command in (get, put, ls, rm, gateway, info):
+        command.add_command(commands)
     return parser

@@ -28,27 +28,51 @@ def findings(report: Report) -> list[Finding]:
     return sorted(found, key=lambda finding: order.index(finding.level))
 
 
+_HOW_TO_BUILD = (
+    "pip install --force-reinstall --no-binary proxystore_hpc proxystore_hpc   (needs a C++ "
+    "compiler; Debian, Ubuntu: apt-get install g++ python3-dev)"
+)
+
+
 def _about_modules(report: Report) -> Iterator[Finding]:
-    for name, purpose in (("_core", "no store can be opened"), ("_proxy", "there are no proxies")):
-        module = report.module(name)
-        if module.path is None:
+    core, proxy = report.module("_core"), report.module("_proxy")
+    if report.pure:
+        yield Finding(
+            "warning",
+            "this installation has no native part: objects are reached over TCP only, and proxies "
+            "are in Python and slower",
+            f"on a cluster: {_HOW_TO_BUILD}" if sys.platform == "linux" else "",
+        )
+    else:
+        if core.path is None:
             yield Finding(
                 "error",
-                f"the extension module {name} cannot be used, so {purpose}: {module.reason}",
-                "pip install --force-reinstall --no-binary proxystore_hpc proxystore_hpc   (needs "
-                "a C++ compiler; Debian, Ubuntu: apt-get install g++ python3-dev)",
+                f"the extension module _core cannot be used, so no store can be opened: "
+                f"{core.reason}",
+                _HOW_TO_BUILD,
             )
-    for package, version in (
-        ("numpy", report.software.numpy),
-        ("cloudpickle", report.software.cloudpickle),
+        if proxy.path is None:
+            yield Finding(
+                "error",
+                "the extension module _proxy cannot be used, so proxies are in Python and slower: "
+                f"{proxy.reason}",
+                _HOW_TO_BUILD,
+            )
+    for package, version, without in (
+        ("numpy", report.software.numpy, "arrays cannot be got"),
+        ("cloudpickle", report.software.cloudpickle, "functions and local classes cannot be put"),
     ):
         if version is None:
-            yield Finding("error", f"{package} is not installed", f"pip install {package}")
+            yield Finding(
+                "warning", f"{package} is not installed: {without}", f"pip install {package}"
+            )
 
 
 def _about_the_network(report: Report) -> Iterator[Finding]:
     ucx, module = report.ucx, report.module("_ucx")
     active = [device for device in report.node.rdma if device.state == "ACTIVE"]
+    if report.pure:
+        return
     if ucx.version is None:
         yield Finding(
             "warning",

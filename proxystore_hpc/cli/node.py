@@ -99,7 +99,7 @@ def look() -> Node:
         hostname=socket.gethostname(),
         cpu=cpu_model(),
         cores=os.cpu_count() or 1,
-        cores_usable=len(os.sched_getaffinity(0)),
+        cores_usable=usable_cores(),
         load=os.getloadavg()[0],
         process_vm_readv=why_no_process_vm_readv(),
         ptrace_scope=None if scope is None else int(scope),
@@ -113,8 +113,17 @@ def look() -> Node:
     )
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on; all of them where that cannot be asked (macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def why_no_process_vm_readv() -> str | None:
     """Tries it between two children of this process; `None` if it works."""
+    if sys.platform != "linux":
+        return f"{sys.platform} has no such call"
     python = [sys.executable, "-I", "-S", "-c"]
     with subprocess.Popen(
         [*python, _SHOWING, str(_SECRET)],

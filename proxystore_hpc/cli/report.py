@@ -33,11 +33,16 @@ class Software:
 
 @dataclass
 class Module:
-    """One extension module: its file, or why it cannot be used."""
+    """One extension module: its file, or why it cannot be used.
+
+    Attributes:
+        absent: Whether it was not built at all.
+    """
 
     name: str
     path: str | None = None
     reason: str | None = None
+    absent: bool = False
 
 
 @dataclass
@@ -97,6 +102,11 @@ class Report:
     measured: list[Measured] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
+    @property
+    def pure(self) -> bool:
+        """Whether this installation has no native part, and is meant to have none."""
+        return all(self.module(name).absent for name in ("_proxy", "_core"))
+
     def module(self, name: str) -> Module:
         """The extension module of that name."""
         return next(module for module in self.modules if module.name == name)
@@ -141,8 +151,11 @@ def _software() -> Software:
 def _inspect_module(name: str) -> Module:
     try:
         module = importlib.import_module(f"proxystore_hpc.{name}")
+    except ModuleNotFoundError as error:
+        absent = error.name == f"proxystore_hpc.{name}"
+        return Module(name, reason=f"it was not built: {error}", absent=absent)
     except ImportError as error:
-        return Module(name, reason=f"it was not built, or does not load: {error}")
+        return Module(name, reason=f"it does not load: {error}")
     return Module(name, path=module.__file__)
 
 

@@ -60,6 +60,7 @@ def _doors(report: Report) -> Iterator[str]:
         yield _row("shm", missing)
     yield _row("ucx", _ucx_state(report, ucx) if core else missing)
     yield _row("socket", "ready      last resort, slow" if core else missing)
+    yield _row("tcp", "ready      off the cluster: objects whose keys name a server or a gateway")
 
 
 def _ucx_state(report: Report, ucx: Ucx) -> str:

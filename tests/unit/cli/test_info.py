@@ -188,6 +188,16 @@ def drop_module(name: str) -> Callable[[Report], None]:
     return change
 
 
+NO_MODULES = [Module(name, absent=True) for name in ("_proxy", "_core", "_ucx")]
+
+
+def test_an_installation_without_modules_is_no_error() -> None:
+    report = machine(modules=NO_MODULES, node__rdma=[IB], ucx=native.Ucx(reason="not found"))
+    found = [finding for finding in advice.findings(report) if finding.level != "note"]
+    assert [finding.level for finding in found] == ["warning"]
+    assert "over TCP only" in found[0].what
+
+
 @pytest.mark.parametrize(
     ("report", "level", "words", "remedy"),
     [
@@ -222,6 +232,9 @@ def drop_module(name: str) -> Callable[[Report], None]:
         (machine(ucx__trouble="no device"), "error", "cannot be started: no device", ""),
         # The rest.
         (broken(drop_module("_core")), "error", "no store can be opened", "C++ compiler"),
+        (broken(drop_module("_proxy")), "error", "proxies are in Python", "C++ compiler"),
+        (machine(software__numpy=None), "warning", "numpy is not installed", "pip install numpy"),
+        (machine(modules=NO_MODULES), "warning", "has no native part", "on a cluster"),
         (
             machine(node__process_vm_readv="Operation not permitted", node__ptrace_scope=1),
             "warning",
