@@ -10,7 +10,7 @@ from proxystore_hpc.rpc.engine import Engine
 from proxystore_hpc.rpc.events import Event
 from proxystore_hpc.rpc.functions import BoundCall, OneWayCall, RemoteFunction
 from proxystore_hpc.rpc.futures import CallCancelledError, RpcFuture
-from proxystore_hpc.rpc.handlers import Request
+from proxystore_hpc.rpc.handlers import LaterAnswer, Request
 from proxystore_hpc.rpc.provider import Provider, ProviderHandle, rpc
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Engine",
     "EngineConfig",
     "Event",
+    "LaterAnswer",
     "OneWayCall",
     "Provider",
     "ProviderHandle",

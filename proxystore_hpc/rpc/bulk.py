@@ -181,6 +181,25 @@ class Bulk:
         """As `push`, but does not wait. Leave `data` unchanged until it is done."""
         return Transfer(engine, self._handle, "push", offset, None, data, timeout)
 
+    def prepare_pull(self, engine: Engine, into: Any, *, offset: int = 0) -> PreparedTransfer:
+        """A pull into the same memory that can be made again and again, in less time than `pull`.
+
+        Nothing is moved yet.
+
+        Args:
+            engine: An engine of this process.
+            into: A writable C-contiguous buffer, or a list of them; held until the transfer goes.
+            offset: First byte to bring.
+
+        Raises:
+            InvalidArgumentError: The range lies outside, or a buffer cannot be used.
+        """
+        return PreparedTransfer(engine, self._handle, "pull", offset, into)
+
+    def prepare_push(self, engine: Engine, data: Any, *, offset: int = 0) -> PreparedTransfer:
+        """A push from the same memory, as `prepare_pull`."""
+        return PreparedTransfer(engine, self._handle, "push", offset, data)
+
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Ends the exposure; idempotent. In a process that did not expose it nothing happens.
 
@@ -216,6 +235,69 @@ class Bulk:
 
     def __repr__(self) -> str:
         return f"<Bulk of {self._handle.owner_id}, {self.nbytes} bytes, mode {self.mode!r}>"
+
+
+class PreparedTransfer:
+    """A pull or push that is made by calling it, any number of times.
+
+    Made by `Bulk.prepare_pull` and `Bulk.prepare_push`. Any thread may call it, one at a time gets
+    through; the GIL is released meanwhile. The way to the memory is found by the first call, and
+    anew after a failure.
+    """
+
+    __slots__ = ("_engine", "_handle", "_into", "_name", "_transfer")
+
+    def __init__(
+        self, engine: Engine, handle: BulkHandle, name: str, offset: int, buffers: Any
+    ) -> None:
+        from proxystore_hpc import _core
+
+        if buffers is None:
+            raise InvalidArgumentError("a prepared transfer needs memory of yours")
+        offset, _ = _checked("pull", offset, None, None)
+        given = _as_list(buffers)
+        if handle.off_node:
+            engine._ucx.need()
+        self._engine = engine
+        self._handle = handle
+        self._name = name
+        self._into = buffers
+        self._transfer = _core.PreparedTransfer(
+            engine._instance, handle, name == "push", offset, given
+        )
+
+    def __call__(self, timeout: float = TIMEOUT) -> Any:
+        """Moves the bytes, and waits for them.
+
+        Args:
+            timeout: Seconds that it takes at most.
+
+        Returns:
+            The memory that it was prepared with.
+
+        Raises:
+            BulkClosedError, AccessDeniedError, PeerLostError, OperationTimeoutError,
+            InvalidArgumentError: As `Bulk.pull` and `Bulk.push`.
+        """
+        if workers:
+            before_waiting()
+        if self._engine._hooks.active:
+            self._observed(timeout)
+        else:
+            self._transfer.run(timeout)
+        return self._into
+
+    def _observed(self, timeout: float) -> None:
+        observer = _Observer(self._engine, self._handle, self._name)
+        try:
+            self._transfer.run(timeout)
+        except BaseException as error:
+            observer.end(error)
+            raise
+        observer.end(None)
+
+    def __repr__(self) -> str:
+        return f"<PreparedTransfer: {self._name} of {self._handle.nbytes} bytes>"
 
 
 class Transfer:

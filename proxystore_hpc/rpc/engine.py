@@ -157,7 +157,8 @@ class Engine:
         refuses calls; memory that it exposes can be read until all ranks have closed.
 
         Args:
-            comm: An intracommunicator of mpi4py; it is duplicated.
+            comm: An intracommunicator of mpi4py; it is duplicated. Freeing one that leads to
+                spawned processes closes the store.
             transport: As for the engine; `"mpi"` uses windows of MPI and nothing else.
             options: Arguments of the engine, but `secret` and `listen`; `linger` are the seconds
                 that a rank which is about to end waits for the others to close.

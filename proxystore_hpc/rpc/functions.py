@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from proxystore_hpc.exceptions import (
     ConfigError,
     InvalidArgumentError,
+    UnknownProviderError,
+    UnknownRpcError,
 )
 from proxystore_hpc.rpc import codec
 from proxystore_hpc.rpc.endpoint import Endpoint, check_provider
@@ -308,8 +310,11 @@ class BoundCall:
         return self._decode(body, lease)
 
     def fail(self, error: BaseException) -> None:
-        """Counts a failure; for futures."""
+        """Counts a failure; for futures. The peer says that it lacks a procedure, but not which."""
         self._stats.failures += 1
+        of_ours = not hasattr(error, "remote_traceback")
+        if of_ours and isinstance(error, (UnknownRpcError, UnknownProviderError)):
+            error.args = (f"{self.name!r} at {self.endpoint.address}: {error}",)
 
     def __repr__(self) -> str:
         return f"<call of {self.name!r}[{self._provider}] on {self.endpoint.address}>"

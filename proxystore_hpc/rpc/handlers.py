@@ -50,12 +50,13 @@ def before_waiting() -> None:
 class Request:
     """A call as its handler sees it: what a first parameter annotated `Request` is given."""
 
-    __slots__ = ("_call", "_engine", "name")
+    __slots__ = ("_call", "_engine", "_served", "name")
 
-    def __init__(self, call: IncomingCall, engine: Engine, name: str) -> None:
+    def __init__(self, call: IncomingCall, engine: Engine, served: Served) -> None:
         self._call = call
         self._engine = engine
-        self.name = name
+        self._served = served
+        self.name = served.name
 
     @property
     def engine(self) -> Engine:
@@ -95,8 +96,60 @@ class Request:
         """Seconds that the caller still waits, infinity if for ever; good as a `timeout`."""
         return self._call.remaining
 
+    def later(self) -> LaterAnswer:
+        """For a handler that is no coroutine to return, if it has no answer yet.
+
+        No thread waits for it: whoever has the answer gives it.
+        """
+        return LaterAnswer(self._served, self._call)
+
     def __repr__(self) -> str:
         return f"<Request {self.name!r} for provider {self.provider_id} from {self.caller}>"
+
+
+class LaterAnswer:
+    """The answer that a call still waits for; what `Request.later` returns.
+
+    It is given once, from any thread; who gives it later than that is told by `False`. Dropped
+    without an answer, it leaves the caller to its timeout.
+    """
+
+    __slots__ = ("_began", "_call", "_open", "_served")
+
+    def __init__(self, served: Served, call: IncomingCall) -> None:
+        self._served = served
+        self._call = call
+        self._began = perf_counter_ns()
+        self._open = [True]  # popping from a list is atomic
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller gave up, or is gone."""
+        return self._call.cancelled
+
+    def remaining(self) -> float:
+        """Seconds that the caller still waits, infinity if for ever."""
+        return self._call.remaining
+
+    def reply(self, result: Any = None) -> bool:
+        """Answers with what the handler would have returned; whether this was the first answer."""
+        if not self._take():
+            return False
+        self._served.answer(self._call, result, self._began)
+        return True
+
+    def fail(self, error: BaseException) -> bool:
+        """Answers with what the handler would have raised; whether this was the first answer."""
+        if not self._take():
+            return False
+        self._served._failed(self._call, error, self._began)
+        return True
+
+    def _take(self) -> bool:
+        try:
+            return self._open.pop()
+        except IndexError:
+            return False
 
 
 class Served:
@@ -151,6 +204,18 @@ class Served:
             if self._is_async:
                 self._engine._async_handlers.start(self._finish(call, result, began))
                 return
+            if type(result) is LaterAnswer:
+                return
+            if not call.one_way:
+                call.reply(*self._encode(result))
+        except BaseException as error:
+            self._failed(call, error, began)
+        else:
+            self._done(call, began, None)
+
+    def answer(self, call: IncomingCall, result: Any, began: int) -> None:
+        """Answers a call whose handler returned before it had the result."""
+        try:
             if not call.one_way:
                 call.reply(*self._encode(result))
         except BaseException as error:
@@ -163,11 +228,11 @@ class Served:
         if self._raw:
             data = codec.decode_raw(body, payload)
             if self._wants_request:
-                return self._function(Request(call, self._engine, self.name), data)
+                return self._function(Request(call, self._engine, self), data)
             return self._function(data)
         args, kwargs = codec.decode_arguments(body, payload)
         if self._wants_request:
-            args = (Request(call, self._engine, self.name), *args)
+            args = (Request(call, self._engine, self), *args)
         return self._function(*args, **kwargs) if kwargs else self._function(*args)
 
     async def _finish(
