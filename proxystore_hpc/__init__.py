@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from proxystore_hpc.exceptions import ProxyStoreHpcError as ProxyStoreHpcError
     from proxystore_hpc.proxy import Proxy as Proxy
     from proxystore_hpc.proxy import ProxyOr as ProxyOr
+    from proxystore_hpc.proxy import aresolve as aresolve
     from proxystore_hpc.proxy import extract as extract
     from proxystore_hpc.proxy import get_factory as get_factory
     from proxystore_hpc.proxy import is_resolved as is_resolved
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from proxystore_hpc.store import Store as Store
     from proxystore_hpc.store.config import ConnectorConfig as ConnectorConfig
     from proxystore_hpc.store.config import StoreConfig as StoreConfig
+    from proxystore_hpc.store.keyfile import load_key as load_key
+    from proxystore_hpc.store.keyfile import load_proxy as load_proxy
     from proxystore_hpc.store.policy import Pinned as Pinned
     from proxystore_hpc.store.policy import TimeToLive as TimeToLive
     from proxystore_hpc.store.registry import get_or_create_store as get_or_create_store
@@ -52,11 +55,14 @@ _HOMES = {
     "Store": "store",
     "StoreConfig": "store.config",
     "TimeToLive": "store.policy",
+    "aresolve": "proxy",
     "extract": "proxy",
     "get_factory": "proxy",
     "get_or_create_store": "store.registry",
     "get_store": "store.registry",
     "is_resolved": "proxy",
+    "load_key": "store.keyfile",
+    "load_proxy": "store.keyfile",
     "register_serializer": "serialize",
     "register_store": "store.registry",
     "resolve": "proxy",
@@ -64,7 +70,7 @@ _HOMES = {
     "unregister_serializer": "serialize",
     "unregister_store": "store.registry",
 }
-_MODULES = frozenset({"exceptions", "proxy", "rpc", "serialize", "store"})
+_MODULES = frozenset({"exceptions", "proxy", "rpc", "serialize", "store", "stream"})
 
 __all__ = sorted([*_HOMES, "get_include"])
 

@@ -37,6 +37,9 @@ class Lease(_Memory):
     def door(self) -> str: ...
     @property
     def writable(self) -> bool: ...
+    # Of a whole object: what `Instance.validate` compares.
+    @property
+    def generation(self) -> int: ...
     def __len__(self) -> int: ...
 
 @final
@@ -85,9 +88,13 @@ class Instance(metaclass=_Bound):
     @property
     def owner_id(self) -> str: ...
     def open_door(self, capsule: object) -> None: ...
+    def introduce(self, door: str, members: dict[int, bytes]) -> None: ...
     def set_config(self, config: str, /) -> None: ...
+    # Keys that are made from now on carry these bytes, 1024 at most.
+    def set_outside(self, outside: bytes, /) -> None: ...
 
-    # Storing. `segments` are (offset in the object, bytes); flag 1 pins the object.
+    # Storing. `segments` are (offset in the object, bytes); flag 1 pins the object, flag 4 says
+    # that it is an exception.
     def put(
         self,
         length: int,
@@ -95,6 +102,18 @@ class Instance(metaclass=_Bound):
         ttl_ns: int = 0,
         flags: int = 0,
         into: int = 0,
+        claim: int = 0,
+    ) -> bytes: ...
+    # Into the object of a key: a deferred one, or with the number of a reference that allows it.
+    def put_into(
+        self,
+        key: bytes,
+        claim: int,
+        length: int,
+        segments: list[tuple[int, bytes | memoryview]],
+        ttl_ns: int = 0,
+        flags: int = 0,
+        timeout: float = 30.0,
     ) -> bytes: ...
     def put_to(
         self,
@@ -122,7 +141,29 @@ class Instance(metaclass=_Bound):
     def evict(
         self, keys: list[bytes], force: bool = False, timeout: float = 30.0
     ) -> list[ProxyStoreHpcError | None]: ...
+    def validate(
+        self, keys: list[bytes], generations: list[int], timeout: float = 30.0
+    ) -> list[ProxyStoreHpcError | None]: ...
+    def extend(
+        self, keys: list[bytes], ttl_ns: int, timeout: float = 30.0
+    ) -> list[ProxyStoreHpcError | None]: ...
     def wait_for(self, key: bytes, timeout: float = 30.0) -> bytes: ...
+    # `token` goes to the queue when the object of a key of our own is there, or cannot be.
+    def watch(self, key: bytes, timeout: float, queue: Completions, token: object) -> None: ...
+    # The same for a key of another process; None if no door carries messages to it.
+    def start_wait(self, key: bytes, timeout: float) -> PendingCall | None: ...
+
+    # References; see `csrc/objects/claims.h`. `release` neither waits nor fails.
+    def hold(
+        self,
+        key: bytes,
+        claim: int,
+        mode: int,
+        fresh: bool,
+        lease_ns: int,
+        timeout: float = 30.0,
+    ) -> None: ...
+    def release(self, key: bytes, claim: int) -> None: ...
 
     # About an owner, and about this process.
     def store_of(self, key: bytes, timeout: float = 30.0) -> tuple[str, str]: ...
@@ -189,6 +230,20 @@ class BulkTransfer(metaclass=_Bound):
     def result(self) -> tuple[str, Lease | None]: ...
     def cancel(self) -> bool: ...
     def notify(self, queue: Completions, token: object) -> None: ...
+
+@final
+class PreparedTransfer(metaclass=_Bound):
+    """A transfer that can be repeated."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        handle: BulkHandle,
+        push: bool,
+        offset: int,
+        buffers: list[memoryview],
+    ) -> None: ...
+    def run(self, timeout: float) -> str: ...
 
 def move_bulk(
     instance: Instance,

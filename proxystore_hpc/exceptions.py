@@ -11,22 +11,34 @@ from typing import Any
 
 __all__ = [
     "AccessDeniedError",
+    "BaseRefProxyError",
     "BulkClosedError",
     "ConfigError",
+    "ConnectorError",
     "DoorError",
     "DoorUnavailableError",
     "EngineClosedError",
     "ForkedError",
+    "FutureCancelledError",
+    "FutureDoneError",
     "InvalidArgumentError",
     "InvalidKeyError",
+    "LifetimeEndedError",
+    "MissingLibraryError",
+    "MultiConnectorError",
+    "MutableBorrowError",
+    "NoMemoryOfItsOwnError",
     "NonProxiableTypeError",
+    "NotDeferrableError",
     "ObjectChangedError",
     "ObjectError",
     "ObjectEvictedError",
     "ObjectMissingError",
     "ObjectPinnedError",
+    "OffsetGoneError",
     "OperationTimeoutError",
     "OwnerGoneError",
+    "OwnerUnreachedError",
     "PeerError",
     "PeerLostError",
     "PeerRestartedError",
@@ -35,6 +47,8 @@ __all__ = [
     "ProxyResolveMissingKeyError",
     "ProxyStoreFactoryError",
     "ProxyStoreHpcError",
+    "ReferenceInvalidError",
+    "ReferenceNotOwnedError",
     "RemoteError",
     "RpcCancelledError",
     "RpcError",
@@ -43,7 +57,10 @@ __all__ = [
     "StoreError",
     "StoreExistsError",
     "StoreFullError",
+    "StreamError",
     "SystemCallError",
+    "TopicClosedError",
+    "TopicFullError",
     "UnknownProviderError",
     "UnknownRpcError",
     "from_code",
@@ -113,6 +130,18 @@ class SystemCallError(ProxyStoreHpcError):
     def __init__(self, message: str, *, errno: int | None = None) -> None:
         super().__init__(message)
         self.errno = errno
+
+
+class MissingLibraryError(ProxyStoreHpcError, ImportError):
+    """A library is not installed that only a part of this package needs.
+
+    Attributes:
+        extra: Extra of this package that brings it.
+    """
+
+    def __init__(self, message: str, *, extra: str = "") -> None:
+        super().__init__(message)
+        self.extra = extra
 
 
 class StoreError(ProxyStoreHpcError):
@@ -188,6 +217,34 @@ class ObjectPinnedError(ObjectError):
     """The object is pinned, or a view of it is alive, so it cannot be taken away."""
 
 
+class FutureDoneError(StoreError):
+    """The future has its result already; it keeps that one."""
+
+
+class FutureCancelledError(StoreError):
+    """The future was cancelled before it had a result."""
+
+
+class BaseRefProxyError(StoreError):
+    """Base of the errors about references to objects (`proxystore_hpc.store.ref`)."""
+
+
+class MutableBorrowError(BaseRefProxyError):
+    """Other references to the object are in the way: end them first."""
+
+
+class ReferenceNotOwnedError(BaseRefProxyError, RuntimeError):
+    """The operation needs another kind of reference, or its owner."""
+
+
+class ReferenceInvalidError(BaseRefProxyError):
+    """The reference went on to another process, or has ended. Use the one that is there."""
+
+
+class LifetimeEndedError(StoreError, RuntimeError):
+    """The lifetime has ended; nothing can be added to it."""
+
+
 class ProxyResolveError(ProxyStoreHpcError):
     """A proxy's factory failed.
 
@@ -225,6 +282,32 @@ class ProxyResolveMissingKeyError(ObjectMissingError):
         self.owner = owner
 
 
+class ConnectorError(StoreError):
+    """A connector could not store, read or evict; what was to be stored is not there.
+
+    Attributes:
+        connector: The connector, as text, or `None` if unknown.
+        key: Key of the object, or `None` if it is not about a single one.
+    """
+
+    def __init__(self, message: str, *, connector: str | None = None, key: object = None) -> None:
+        super().__init__(message)
+        self.connector = connector
+        self.key = key
+
+
+class MultiConnectorError(ConnectorError):
+    """No connector of several takes the object, or the one that holds it is not to be had here."""
+
+
+class NotDeferrableError(ConnectorError, NotImplementedError):
+    """The connector gives no keys before what they stand for is there, which futures need."""
+
+
+class NoMemoryOfItsOwnError(ConnectorError, InvalidArgumentError, AttributeError):
+    """Only a store without a connector can do this, in memory of its own."""
+
+
 class PeerError(ProxyStoreHpcError):
     """Base of the errors about another process.
 
@@ -239,6 +322,10 @@ class PeerError(ProxyStoreHpcError):
 
 class OwnerGoneError(PeerError):
     """The process that owns the object has ended, and its objects with it."""
+
+
+class OwnerUnreachedError(OwnerGoneError):
+    """Nobody answers for the owner: it has ended, or there is no way to it from here."""
 
 
 class PeerLostError(PeerError):
@@ -312,6 +399,62 @@ class RemoteError(RpcError):
         self.remote_traceback = remote_traceback
 
 
+class StreamError(ProxyStoreHpcError):
+    """Base of the errors of streams.
+
+    Attributes:
+        topic: The topic that it is about, or `None` if unknown.
+    """
+
+    def __init__(self, message: str, *, topic: str | None = None) -> None:
+        super().__init__(message)
+        self.topic = topic
+
+
+class TopicClosedError(StreamError):
+    """The topic was closed, so it takes no more items."""
+
+
+class TopicFullError(StreamError, TimeoutError):
+    """Nobody made room in a topic in time.
+
+    Attributes:
+        items: Items in the topic that a group of consumers still has to work off.
+        nbytes: Bytes of their messages.
+        timeout: Seconds that were waited.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        topic: str | None = None,
+        items: int = 0,
+        nbytes: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__(message, topic=topic)
+        self.items = items
+        self.nbytes = nbytes
+        self.timeout = timeout
+
+
+class OffsetGoneError(StreamError, LookupError):
+    """The topic does not hold the item of this offset any more, or not yet.
+
+    Attributes:
+        oldest: Offset of the oldest item that it holds.
+        end: Offset of the next item to come.
+    """
+
+    def __init__(
+        self, message: str, *, topic: str | None = None, oldest: int = 0, end: int = 0
+    ) -> None:
+        super().__init__(message, topic=topic)
+        self.oldest = oldest
+        self.end = end
+
+
 class DoorError(ProxyStoreHpcError):
     """Base of the errors about a transport."""
 
@@ -336,6 +479,7 @@ _BY_CODE: dict[str, type[ProxyStoreHpcError]] = {
     "not_found": ObjectMissingError,
     "evicted": ObjectEvictedError,
     "owner_gone": OwnerGoneError,
+    "unreached": OwnerUnreachedError,
     "peer_lost": PeerLostError,
     "timed_out": OperationTimeoutError,
     "full": StoreFullError,
@@ -345,6 +489,8 @@ _BY_CODE: dict[str, type[ProxyStoreHpcError]] = {
     "unavailable": DoorUnavailableError,
     "changed": ObjectChangedError,
     "pinned": ObjectPinnedError,
+    "borrowed": MutableBorrowError,
+    "moved": ReferenceInvalidError,
     "forked": ForkedError,
     "bulk_closed": BulkClosedError,
     "engine_closed": EngineClosedError,

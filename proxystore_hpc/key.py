@@ -13,10 +13,16 @@ from typing import Any
 from proxystore_hpc.exceptions import InvalidKeyError
 
 _HEAD = struct.Struct("<BBHQQQQ16s16sIHB")
-_VERSION = 1
+_OUTSIDE = struct.Struct("<H")
+_VERSION = 2
+_FIRST_VERSION = 1
 _DEFERRED = 1
 _LIVE = 2
+_RAISED = 4
 _HOST_OFFSET = _HEAD.size
+_ADDRESS_OFFSET = 52
+_MAX_OUTSIDE = 1024
+_ADDRESS_BITS = 48
 
 
 class Key:
@@ -60,14 +66,20 @@ class Key:
         try:
             head = _HEAD.unpack_from(packed)
             host_end = _HOST_OFFSET + head[11]
-            fingerprint_length = packed[host_end]
-        except (struct.error, IndexError, TypeError) as error:
-            raise InvalidKeyError(_garbled(packed), key=packed) from error
-        whole = host_end + 1 + fingerprint_length
-        if head[0] != _VERSION or len(packed) != whole or fingerprint_length not in (0, 16):
-            raise InvalidKeyError(_garbled(packed), key=packed)
+            (outside_length,) = _OUTSIDE.unpack_from(packed, host_end)
+        except (struct.error, TypeError) as error:
+            raise InvalidKeyError(_unreadable(packed), key=packed) from error
+        outside = host_end + _OUTSIDE.size
+        if (
+            head[0] != _VERSION
+            or len(packed) != outside + outside_length
+            or head[1] > _DEFERRED | _LIVE | _RAISED
+            or (head[5] | head[6]) >> _ADDRESS_BITS
+            or outside_length > _MAX_OUTSIDE
+        ):
+            raise InvalidKeyError(_unreadable(packed), key=packed)
         host = packed[_HOST_OFFSET:host_end].decode("ascii", "replace")
-        fields = (*head[:11], host, packed[host_end + 1 :])
+        fields = (*head[:11], host, packed[outside:])
         self._fields = fields
         return fields
 
@@ -87,10 +99,31 @@ class Key:
         return self.owner_id[:4].hex()
 
     @property
+    def user(self) -> int:
+        """Id of the user whose process the owner is, on its machine."""
+        return int(self._decode()[9])
+
+    @property
+    def address(self) -> bytes:
+        """`Store.address` of the owner."""
+        self._decode()
+        return self.packed[_ADDRESS_OFFSET : _HOST_OFFSET + self.packed[_HOST_OFFSET - 1]]
+
+    @property
     def contact(self) -> tuple[str, int] | None:
         """Host and port where the owner can be asked from other nodes, `None` if it cannot."""
         fields = self._decode()
         return (fields[11], fields[10]) if fields[11] else None
+
+    @property
+    def outside(self) -> bytes:
+        """Where the owner is reached by TCP, for `proxystore_hpc.tcp.endpoints.unpack`."""
+        return bytes(self._decode()[12])
+
+    @property
+    def inside(self) -> bytes:
+        """The packed key without `outside`."""
+        return self.packed[: len(self.packed) - len(self.outside) - _OUTSIDE.size] + b"\0\0"
 
     @property
     def nbytes(self) -> int:
@@ -106,6 +139,16 @@ class Key:
     def live(self) -> bool:
         """Whether the key means registered memory, whose contents change."""
         return bool(self._decode()[1] & _LIVE)
+
+    @property
+    def raised(self) -> bool:
+        """Whether an exception stands where the object was waited for, see `Store.future`."""
+        return bool(self._decode()[1] & _RAISED)
+
+    @property
+    def generation(self) -> int:
+        """Which of the values that the object had the key was made for."""
+        return int(self._decode()[4])
 
     @property
     def identity(self) -> tuple[int, bytes]:
@@ -137,7 +180,13 @@ class Key:
             return f"<Key that cannot be read, {len(self.packed)} bytes>"
 
 
-def _garbled(packed: object) -> str:
+def _unreadable(packed: object) -> str:
+    if isinstance(packed, bytes) and len(packed) > _HOST_OFFSET and packed[0] == _FIRST_VERSION:
+        return (
+            f"this key is of version {_FIRST_VERSION}, which an older proxystore_hpc made; this "
+            f"one reads version {_VERSION}: install the same version on both sides, and make the "
+            "key anew"
+        )
     size = len(packed) if isinstance(packed, (bytes, bytearray, memoryview)) else 0
     return (
         f"these {size} bytes are no key of proxystore_hpc, or one that was cut short or garbled; "

@@ -10,7 +10,6 @@ transparent, and where no proxy can be.
 
 from __future__ import annotations
 
-from proxystore_hpc._proxy import Proxy, unpickle
 from proxystore_hpc.exceptions import ProxyResolveError
 from proxystore_hpc.proxy._helpers import (
     ProxyLocker,
@@ -19,6 +18,8 @@ from proxystore_hpc.proxy._helpers import (
     is_resolved,
     resolve,
 )
+from proxystore_hpc.proxy._implementation import Proxy, unpickle
+from proxystore_hpc.proxy._resolving import aresolve
 from proxystore_hpc.proxy._types import (
     DefaultClassType,
     DefaultHashType,
@@ -34,6 +35,7 @@ __all__ = [
     "ProxyLocker",
     "ProxyOr",
     "ProxyResolveError",
+    "aresolve",
     "extract",
     "get_factory",
     "is_resolved",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from proxystore_hpc._proxy import Proxy
+from proxystore_hpc.proxy._implementation import Proxy
 from proxystore_hpc.proxy._types import FactoryType
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar, Union
 
-from proxystore_hpc._proxy import Proxy
+from proxystore_hpc.proxy._implementation import Proxy
 
 T = TypeVar("T")
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from proxystore_hpc.exceptions import NonProxiableTypeError
+from proxystore_hpc.exceptions import ConfigError, NonProxiableTypeError
 from proxystore_hpc.key import Key
 from proxystore_hpc.proxy import Proxy, ProxyLocker, get_factory, is_resolved
 from proxystore_hpc.store.config import CACHE_BYTES, TIMEOUT, StoreConfig
 from proxystore_hpc.store.core import DeserializerT, SerializerT, packed_bytes
 from proxystore_hpc.store.factory import StoreFactory
+from proxystore_hpc.store.keyfile import write_key_file
 from proxystore_hpc.store.policy import Policy
 from proxystore_hpc.store.registry import set_store_creator
-from proxystore_hpc.store.writing import Writing
+from proxystore_hpc.store.sharing import Sharing
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Store(Writing):
+class Store(Sharing):
     """Objects in registered memory of this process, for it and for others.
 
     Objects are values: what was stored does not change, and what `get` returns is read-only unless
@@ -30,6 +32,10 @@ class Store(Writing):
 
     Args:
         name: Name of the store. Processes that resolve a proxy of it look for a store of this name.
+        connector: Keeps the objects somewhere else, such as in files or in a Redis server: one of
+            `proxystore_hpc.connectors`, of ProxyStore, or any other. The result is then a
+            `proxystore_hpc.store.connected.ConnectedStore`, to which what is said here about memory
+            and doors does not apply.
         serializer: Makes bytes of an object, instead of the built-in one.
         deserializer: Makes an object of these bytes.
         cache_size: Most payloads kept that came over a network. What lies on this node is mapped,
@@ -40,13 +46,17 @@ class Store(Writing):
         register: Make the store known to `get_store`.
         capacity: Bytes of registered memory, also as `"4GiB"`; a quarter of the machine's if not
             given.
-        doors: Names of the doors that may be used, out of `"shm"`, `"ucx"`, `"socket"`; by default
-            all that are needed.
+        doors: Names of the doors that may be used, out of `"shm"`, `"ucx"`, `"socket"`, `"tcp"`;
+            by default all that are needed.
         timeout: Seconds after which an operation gives up, unless its call says otherwise.
         interface: Network interface, or its address, through which other nodes reach this store.
         progress: `"adaptive"` sleeps when idle, `"polling"` keeps a core busy.
         grace: Seconds that evicted memory rests while peers may read it one-sidedly.
         secret: 16 bytes that stores share which may put into each other from other nodes.
+        tcp: Serve processes off the cluster too, by a helper process: true for this machine only,
+            `"host:port"` to listen at, or a mapping, see `proxystore_hpc.store.serving.Serving`.
+        gateway: Gateways that lead here, for keys to carry: `"host:port"`, a mapping, or a list of
+            them, see `proxystore_hpc.store.serving.Gateway`.
         options: What few stores need, see `proxystore_hpc.store.options.Options`.
 
     Raises:
@@ -55,9 +65,16 @@ class Store(Writing):
         DoorUnavailableError: A door was named that cannot be had here.
     """
 
+    def __new__(cls, name: str = "", connector: Any = None, *_: Any, **__: Any) -> Store:
+        """A store of the kind that the arguments need."""
+        if connector is not None and cls is Store and _connected_type is not None:
+            return object.__new__(_connected_type)
+        return object.__new__(cls)
+
     def __init__(
         self,
         name: str,
+        connector: Any = None,
         *,
         serializer: SerializerT | None = None,
         deserializer: DeserializerT | None = None,
@@ -73,8 +90,14 @@ class Store(Writing):
         progress: str = "adaptive",
         grace: float | None = None,
         secret: bytes | None = None,
+        tcp: bool | str | dict[str, Any] | None = None,
+        gateway: str | dict[str, Any] | list[Any] | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
+        if connector is not None:
+            raise ConfigError(
+                f"connector: derive {type(self).__name__} from ConnectedStore to use one"
+            )
         config = StoreConfig(
             name,
             serializer=serializer,
@@ -90,6 +113,8 @@ class Store(Writing):
             interface=interface,
             progress=progress,
             grace=grace,
+            tcp=tcp,
+            gateway=gateway,
             options=options or {},
         )
         self._open(config, secret=secret)
@@ -102,7 +127,8 @@ class Store(Writing):
         hold after `close` until all have closed.
 
         Args:
-            comm: An intracommunicator of mpi4py; it is duplicated.
+            comm: An intracommunicator of mpi4py; it is duplicated. Freeing one that leads to
+                spawned processes closes the store.
             name: Name of the store, the same on all ranks; it is registered.
             options: As for `Store`, but `secret`. The default capacity is shared by the ranks of a
                 node.
@@ -117,7 +143,7 @@ class Store(Writing):
     @classmethod
     def from_config(cls, config: StoreConfig) -> Store:
         """A new store of a configuration."""
-        store = cls.__new__(cls)
+        store = cls.__new__(cls, config.name, config.connector)
         store._open(config)
         return store
 
@@ -132,7 +158,8 @@ class Store(Writing):
         populate_target: bool | None = None,
         skip_nonproxiable: bool = False,
         policy: Policy | Iterable[Policy] | None = None,
-        to: int | bytes | None = None,
+        to: int | bytes | Key | None = None,
+        **options: Any,
     ) -> Proxy[T]:
         """Stores an object and makes a proxy of it.
 
@@ -146,27 +173,30 @@ class Store(Writing):
             skip_nonproxiable: Return `None` and booleans, whose identity matters, as they are.
             policy: As for `put`.
             to: As for `put`.
+            options: Further arguments of `put`.
 
         Raises:
             NonProxiableTypeError: `obj` is `None` or a boolean and that is not skipped.
             ValueError: Both `evict` and `lifetime` are given.
         """
-        if evict and lifetime is not None:
-            raise ValueError("evict and lifetime exclude each other: the lifetime evicts")
-        if obj is None or obj is True or obj is False:
-            if skip_nonproxiable:
-                return obj  # type: ignore[return-value]
-            raise NonProxiableTypeError(
-                f"{obj!r} cannot be proxied, as code compares it by identity; pass "
-                "skip_nonproxiable=True to leave such objects as they are"
-            )
-        key = self.put(obj, lifetime=lifetime, serializer=serializer, policy=policy, to=to)
-        factory: StoreFactory[T] = StoreFactory(
-            key, self._config.name, evict=evict, deserializer=deserializer
+        _check_end(evict, lifetime)
+        if _by_identity(obj):
+            return cast("Proxy[T]", _left_as_it_is(obj, skip_nonproxiable))
+        key = self.put(
+            obj, lifetime=lifetime, serializer=serializer, policy=policy, to=to, **options
         )
+        return self._proxy_of(key, obj, evict, deserializer, populate_target)
+
+    def _proxy_of(
+        self, key: Any, obj: T, evict: bool, deserializer: Any, populate_target: bool | None
+    ) -> Proxy[T]:
+        factory: StoreFactory[T] = self._factory_of(key, evict, deserializer)
         if self._config.populate_target if populate_target is None else populate_target:
             return Proxy(factory, cache_defaults=True, target=obj)
         return Proxy(factory)
+
+    def _factory_of(self, key: Any, evict: bool, deserializer: Any) -> StoreFactory[Any]:
+        return StoreFactory(key, self._config.name, evict=evict, deserializer=deserializer)
 
     def proxy_batch(
         self,
@@ -179,30 +209,27 @@ class Store(Writing):
         populate_target: bool | None = None,
         skip_nonproxiable: bool = False,
         policy: Policy | Iterable[Policy] | None = None,
-        to: int | bytes | None = None,
+        to: int | bytes | Key | None = None,
+        **options: Any,
     ) -> list[Proxy[T]]:
         """Proxies of several objects; if one fails, none is left. See `proxy`."""
-        made: list[Proxy[T]] = []
-        try:
-            for obj in objs:
-                made.append(
-                    self.proxy(
-                        obj,
-                        evict=evict,
-                        lifetime=lifetime,
-                        serializer=serializer,
-                        deserializer=deserializer,
-                        populate_target=populate_target,
-                        skip_nonproxiable=skip_nonproxiable,
-                        policy=policy,
-                        to=to,
-                    )
-                )
-        except BaseException:
-            keys = [cast(Any, get_factory(p)).key for p in made if issubclass(type(p), Proxy)]
-            self.evict_batch(keys, force=True)
-            raise
-        return made
+        _check_end(evict, lifetime)
+        results: list[Any] = [
+            _left_as_it_is(obj, skip_nonproxiable) if _by_identity(obj) else _TO_STORE
+            for obj in objs
+        ]
+        places = [place for place, result in enumerate(results) if result is _TO_STORE]
+        keys = self.put_batch(
+            [objs[place] for place in places],
+            lifetime=lifetime,
+            serializer=serializer,
+            policy=policy,
+            to=to,
+            **options,
+        )
+        for place, key in zip(places, keys, strict=True):
+            results[place] = self._proxy_of(key, objs[place], evict, deserializer, populate_target)
+        return results
 
     def proxy_from_key(
         self,
@@ -213,15 +240,28 @@ class Store(Writing):
         deserializer: DeserializerT | None = None,
     ) -> Proxy[Any]:
         """A proxy of an object that is stored already, or will be. See `proxy`."""
-        if evict and lifetime is not None:
-            raise ValueError("evict and lifetime exclude each other: the lifetime evicts")
-        packed_bytes(key)
+        _check_end(evict, lifetime)
+        self._check_key(key)
         if lifetime is not None:
             lifetime.add_key(key, store=self)
-        factory: StoreFactory[Any] = StoreFactory(
-            key, self.name, evict=evict, deserializer=deserializer
-        )
-        return Proxy(factory)
+        return Proxy(self._factory_of(key, evict, deserializer))
+
+    def export(self, what: Key | Proxy[Any], path: str | os.PathLike[str]) -> None:
+        """Writes a key file, for the commands of `proxystore-hpc` and for `load_proxy`.
+
+        Who can read the file can get the object: its mode is 0600. It is written in one step, and
+        replaces a file that is there.
+
+        Args:
+            what: A key of this store, or a proxy, which is not resolved.
+            path: The file.
+
+        Raises:
+            ProxyStoreFactoryError: The proxy was not made by a store.
+            InvalidArgumentError: The proxy has a deserializer of its own.
+            OSError: The file cannot be written.
+        """
+        write_key_file(what, self.name, path)
 
     def locked_proxy(self, obj: T, **options: Any) -> ProxyLocker[T] | T:
         """As `proxy`, locked against resolving by accident; `unlock()` gives the proxy."""
@@ -240,8 +280,10 @@ class Store(Writing):
         special: list[Proxy[Any]] = []
         for proxy in todo:
             factory: Any = get_factory(proxy)
-            simple = isinstance(factory, StoreFactory) and not (
-                factory.evict or factory.deserializer
+            simple = (
+                isinstance(factory, StoreFactory)
+                and not (factory.evict or factory.deserializer)
+                and self._can_get(factory)
             )
             (plain if simple else special).append(proxy)
         keys = [cast(Any, get_factory(p)).key for p in plain]
@@ -258,6 +300,40 @@ class Store(Writing):
             _ = proxy.__proxy_wrapped__
         if first_missing is not None:
             self.get_or_raise(first_missing, timeout=timeout)
+
+    def _check_key(self, key: Any) -> None:
+        packed_bytes(key)
+
+    def _can_get(self, factory: StoreFactory[Any]) -> bool:
+        return factory.carried is None
+
+
+def _check_end(evict: bool, lifetime: Any) -> None:
+    if evict and lifetime is not None:
+        raise ValueError("evict and lifetime exclude each other: the lifetime evicts")
+
+
+def _by_identity(obj: object) -> bool:
+    return obj is None or obj is True or obj is False
+
+
+def _left_as_it_is(obj: Any, skip_nonproxiable: bool) -> Any:
+    if skip_nonproxiable:
+        return obj
+    raise NonProxiableTypeError(
+        f"{obj!r} cannot be proxied, as code compares it by identity; pass "
+        "skip_nonproxiable=True to leave such objects as they are"
+    )
+
+
+_TO_STORE: Any = object()
+_connected_type: type[Store] | None = None
+
+
+def set_connected_type(kind: type[Store]) -> None:
+    """Tells what a `Store` with a connector is; the module above calls this."""
+    global _connected_type
+    _connected_type = kind
 
 
 set_store_creator(Store.from_config)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from proxystore_hpc.exceptions import ConfigError
 from proxystore_hpc.store.options import Options
+from proxystore_hpc.store.serving import Serving, gateways
 from proxystore_hpc.utils import toml
 from proxystore_hpc.utils.imports import get_object_path, import_from_path
 from proxystore_hpc.utils.sizes import parse_size
@@ -20,8 +21,16 @@ TIMEOUT = 60.0
 PROGRESS = ("adaptive", "polling")
 
 _KNOWN_CONNECTORS = {
-    name: f"proxystore.connectors.{name}.{name.capitalize()}Connector"
-    for name in ("endpoint", "file", "globus", "local", "multi", "redis")
+    "hpc": "proxystore_hpc.connectors.hpc.HPCConnector",
+    **{
+        name: f"proxystore_hpc.connectors.{name}.{name.capitalize()}Connector"
+        for name in ("file", "local", "multi", "redis")
+    },
+    # Only ProxyStore has these.
+    **{
+        name: f"proxystore.connectors.{name}.{name.capitalize()}Connector"
+        for name in ("endpoint", "globus")
+    },
 }
 
 ConfigT = TypeVar("ConfigT", bound="_Config")
@@ -119,11 +128,12 @@ class _Config:
 
 @dataclasses.dataclass
 class ConnectorConfig(_Config):
-    """A ProxyStore connector by its type and arguments.
+    """A connector by its type and arguments.
 
     Attributes:
-        kind: Dotted path of the class, or the short name of one of ProxyStore's own, such as
-            `"file"` or `"FileConnector"`.
+        kind: Dotted path of the class, or a short name: `"file"`, `"hpc"`, `"local"`, `"multi"` and
+            `"redis"` are this package's, `"endpoint"` and `"globus"` are ProxyStore's.
+            `"FileConnector"` is the same as `"file"`.
         options: What the class's `from_config` takes.
     """
 
@@ -150,10 +160,17 @@ class ConnectorConfig(_Config):
             raise ConfigError(f"unknown connector type {self.kind!r}: {error}.{hint}") from error
 
     def get_connector(self) -> Any:
-        """A new connector of this configuration."""
+        """A new connector of this configuration.
+
+        Raises:
+            ConfigError: There is no such class here, or it does not take these options.
+        """
         kind = self.get_connector_type()
         make = getattr(kind, "from_config", None)
-        return kind(**self.options) if make is None else make(dict(self.options))
+        try:
+            return kind(**self.options) if make is None else make(dict(self.options))
+        except TypeError as error:
+            raise ConfigError(f"options of {self.kind}: {error}") from error
 
 
 @dataclasses.dataclass
@@ -162,7 +179,7 @@ class StoreConfig(_Config):
 
     Attributes:
         name: Name of the store.
-        connector: A ProxyStore connector to use instead of this package's own memory and doors.
+        connector: Keeps the objects, instead of this package's own memory and doors.
         serializer: Function that makes bytes of an object, `None` for the built-in one.
         deserializer: Function that makes an object of bytes, `None` for the built-in one.
         cache_size: Most resolved objects that are kept.
@@ -177,6 +194,10 @@ class StoreConfig(_Config):
         progress: `"adaptive"` sleeps when idle, `"polling"` gives a core away.
         grace: Seconds before the memory of an evicted object is used again, `None` for the
             default.
+        tcp: Serve processes off the cluster too: true for this machine only, `"host:port"` to
+            listen at, or a mapping, see `proxystore_hpc.store.serving.Serving`.
+        gateway: Gateways that lead here, for keys to carry: `"host:port"`, a mapping, or a list of
+            them, see `proxystore_hpc.store.serving.Gateway`.
         options: What few stores need, see `proxystore_hpc.store.options.Options`.
     """
 
@@ -195,6 +216,8 @@ class StoreConfig(_Config):
     interface: str | None = None
     progress: str = "adaptive"
     grace: float | None = None
+    tcp: bool | str | dict[str, Any] | None = None
+    gateway: str | dict[str, Any] | list[Any] | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -229,8 +252,22 @@ class StoreConfig(_Config):
             raise ConfigError(
                 f"progress: one of {', '.join(PROGRESS)} is needed, not {self.progress!r}"
             )
+        if self.tcp is False:
+            self.tcp = None
+        if self.tcp is not None:
+            Serving.parse(self.tcp)
+        gateways(self.gateway)
         _expect("options", self.options, Mapping)
         Options.parse(self.options)
+
+    def changed_fields(self) -> dict[str, Any]:
+        """The fields that are not at their defaults, as `from_dict` takes them."""
+        plain = StoreConfig(self.name)
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name == "name" or getattr(self, field.name) != getattr(plain, field.name)
+        }
 
     def get_serializer(self) -> Callable[[Any], Any] | None:
         """The serializer as a function.

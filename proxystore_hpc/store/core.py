@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -12,23 +13,34 @@ from proxystore_hpc.exceptions import (
     ConfigError,
     DoorUnavailableError,
     InvalidKeyError,
+    ObjectError,
     StoreClosedError,
 )
 from proxystore_hpc.key import Key
+from proxystore_hpc.store.absent import AbsentInstance
 from proxystore_hpc.store.arrays import FreshArrays
 from proxystore_hpc.store.cache import LRUCache
 from proxystore_hpc.store.config import StoreConfig
 from proxystore_hpc.store.metrics import DoorCounters, StoreMetrics
 from proxystore_hpc.store.opening import config_for_peers, open_instance, remember, ucx_door
+from proxystore_hpc.store.options import Options
+from proxystore_hpc.store.outside import NATIVE_FAILED, Outside
 from proxystore_hpc.store.registry import register_store, unregister_store
+from proxystore_hpc.store.serving import gateways, start_server
+from proxystore_hpc.tcp.endpoints import TcpEndpoint, pack
 from proxystore_hpc.utils.network import address_of
 
 if TYPE_CHECKING:
     from proxystore_hpc._core import Instance, Lease
     from proxystore_hpc.store.base import Store
+    from proxystore_hpc.tcp.process import ServerProcess
 
 SerializerT = Callable[[Any], Any]
 DeserializerT = Callable[[Any], Any]
+
+BUILT_IN: Any = object()
+"""In the place of a deserializer: the built-in one, whatever the store's is."""
+
 StoreT = TypeVar("StoreT", bound="StoreCore")
 
 
@@ -57,9 +69,11 @@ class StoreCore:
     ) -> None:
         self._closed = True
         self._job: Job | None = None
+        self._server: ServerProcess | None = None
         if config.connector is not None:
             raise ConfigError(
-                "connector: this store keeps objects in its own memory; leave the connector out"
+                f"connector: a {type(self).__name__} keeps objects in its own memory; leave the "
+                "connector out, or use Store itself"
             )
         if mpi_door is None and config.doors is not None and "mpi" in config.doors:
             raise DoorUnavailableError(
@@ -73,7 +87,12 @@ class StoreCore:
             config, secret=secret, capacity=config.capacity or capacity, host=host
         )
         self._fresh = FreshArrays(self._instance)
-        self._ucx_tried = False
+        self._outside = Outside(
+            self._instance,
+            config.doors is None or "tcp" in config.doors,
+            bytes.fromhex(Options.parse(config.options).put_token),
+        )
+        self._ucx_tried = isinstance(self._instance, AbsentInstance)
         self._closed = False
         try:
             if config.doors is not None and "ucx" in config.doors:
@@ -84,31 +103,61 @@ class StoreCore:
             if mpi_door is not None:
                 self._instance.open_door(mpi_door())
             self._instance.set_config(config_for_peers(config))
+            self._serve_outside(config)
             if config.auto_register:
                 register_store(self._whole)
         except BaseException:
             self._closed = True
-            self._instance.close()
+            self._end()
             raise
         remember(self._whole)
+
+    def _serve_outside(self, config: StoreConfig) -> None:
+        """Starts the TCP server if one is asked for; keys name it, and the gateways."""
+        endpoints: list[TcpEndpoint] = []
+        if config.tcp is not None:
+            self._server = start_server(config.tcp, self._instance.address)
+            # Dropped without close(), the instance ends by itself; not before, as ranks of a job go
+            # on serving without their store.
+            weakref.finalize(self._instance, self._server.close).atexit = False
+            endpoints.extend(self._server.endpoints)
+        named = gateways(config.gateway)
+        endpoints.extend(gateway.endpoint for gateway in named)
+        if not self._host and not all(gateway.on_loopback for gateway in named):
+            warnings.warn(
+                f"the store {self.name!r} names a gateway, which does not reach it from another "
+                "node: name the network interface= between them, too",
+                stacklevel=4,
+            )
+        if endpoints:
+            self._instance.set_outside(pack(endpoints))
+
+    def _end(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._instance.close()
 
     def _apply(self, config: StoreConfig) -> None:
         self._config = config
         self._serializer = config.get_serializer()
         self._deserializer = config.get_deserializer()
         self._timeout = config.timeout
-        self.cache: LRUCache[Any, Lease] = LRUCache(config.cache_size, config.cache_bytes)
+        self.cache: LRUCache[Any, Lease | memoryview] = LRUCache(
+            config.cache_size, config.cache_bytes
+        )
         doors = DoorCounters()
         self._metrics = StoreMetrics(doors=doors)
         self._count_transfer = doors.add
         self._detailed = config.metrics
 
-    def _try_ucx(self) -> None:
-        """Opens the ucx door if it can be had; says once, loudly, if not."""
+    def _try_ucx(self, *, needed: bool = True) -> None:
+        """Opens the ucx door if it can be had; says once, loudly, if not and it is `needed`."""
         self._ucx_tried = True
         try:
             self._instance.open_door(ucx_door(self._config, self._host))
         except DoorUnavailableError as error:
+            if not needed:
+                return
             warnings.warn(
                 f"the store {self.name!r} has no fast way to other nodes: {error}",
                 stacklevel=4,
@@ -129,7 +178,7 @@ class StoreCore:
             PeerError: Its owner cannot be asked.
         """
         self._reach(key)
-        _, text = self._instance.store_of(key.packed, self._timeout)
+        _, text = self._by_any_door("store_of", key, timeout=self._timeout)
         theirs = StoreConfig.from_json(text)
         theirs.name = self.name
         self._apply(theirs)
@@ -159,6 +208,18 @@ class StoreCore:
         """The default deserializer, `None` for the built-in one."""
         return self._deserializer
 
+    def holds(self, key: Key) -> bool:
+        """Whether this store made the key, so that the object is in its memory or was."""
+        try:
+            return key.owner_id == self._instance.address[:16]
+        except DoorUnavailableError:
+            return False  # without the core nothing is held here
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed in this process."""
+        return self._closed
+
     def stats(self) -> dict[str, int]:
         """Memory and objects of this process: bytes of `capacity`, `used`, `warm`, ..., counts."""
         return self._instance.stats()
@@ -174,10 +235,11 @@ class StoreCore:
         self._closed = True
         unregister_store(self._whole)
         self.cache.clear()
+        self._outside.close()
         if self._job is not None:
             self._job.leave()
         else:
-            self._instance.close()
+            self._end()
 
     def __enter__(self: StoreT) -> StoreT:
         return self
@@ -207,7 +269,31 @@ class StoreCore:
             return
         packed_bytes(key)  # refuses what is no key
         if key.contact is not None:
-            self._try_ucx()
+            self._try_ucx(needed=not self._outside.leads_to(key))
+
+    def _by_any_door(
+        self, method: str, key: Key, *args: Any, timeout: float, **outside: Any
+    ) -> Any:
+        """What a method of the instance gives, or else the TCP client's method of that name.
+
+        The latter alone gets the arguments `outside`.
+        """
+        began = time.perf_counter()
+        packed = packed_bytes(key)
+        try:
+            return getattr(self._instance, method)(packed, *args, timeout)
+        except ObjectError as error:
+            error.key = key
+            raise
+        except NATIVE_FAILED as failure:
+            return self._outside.ask(
+                key,
+                failure,
+                lambda tcp, left: getattr(tcp, method)(packed, *args, left, **outside),
+                began,
+                timeout,
+                lambda left: getattr(self._instance, method)(packed, *args, left),
+            )
 
     def _record(self, event: str, key: Key, began: float, nbytes: int) -> None:
         self._metrics.add_time(event, key, 1e3 * (time.perf_counter() - began))

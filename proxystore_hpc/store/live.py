@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from proxystore_hpc.exceptions import InvalidArgumentError, StoreClosedError
 from proxystore_hpc.key import Key
 from proxystore_hpc.serialize import plan
+from proxystore_hpc.store.opening import load_core
 
 if TYPE_CHECKING:
     from proxystore_hpc._core import Instance, LiveMemory
@@ -27,8 +28,7 @@ class RegisteredBuffer:
     """
 
     def __init__(self, instance: Instance, buffer: Any) -> None:
-        from proxystore_hpc import _core
-
+        core = load_core()
         buffer = _as_plain_buffer(buffer)
         layout = plan(buffer)
         segments = layout.segments()
@@ -38,7 +38,7 @@ class RegisteredBuffer:
                 f"Fortran order, bytearray, memoryview, cffi buffer), not {type(buffer).__name__}"
             )
         prefix, (offset, data) = segments[0][1], segments[1]
-        self._live: LiveMemory | None = _core.LiveMemory(instance, prefix, offset, data)
+        self._live: LiveMemory | None = core.LiveMemory(instance, prefix, offset, data)
         self.key = Key(self._live.key)
 
     @contextmanager

@@ -133,7 +133,7 @@ class StoreMetrics:
 
     Args:
         max_entries: Most keys that are remembered. The oldest is forgotten then, but its times
-            stay in `aggregate_times`.
+            and counters stay in `aggregate_times` and `aggregate_counters`.
         doors: Counters of the transfers, new ones if not given.
     """
 
@@ -146,6 +146,7 @@ class StoreMetrics:
         self._max_entries = max_entries
         self._entries: OrderedDict[Any, Metrics] = OrderedDict()
         self._forgotten: dict[str, TimeStats] = {}
+        self._forgotten_counters: dict[str, int] = {}
         self._lock = make_rlock()
 
     @property
@@ -191,6 +192,19 @@ class StoreMetrics:
                 _merge(totals, metrics.times)
         return totals
 
+    def aggregate_counters(self) -> dict[str, int]:
+        """Counters by name, over all keys, forgotten ones too."""
+        with self._lock:
+            totals = dict(self._forgotten_counters)
+            for metrics in self._entries.values():
+                _add(totals, metrics.counters)
+        return totals
+
+    def items(self) -> list[tuple[Any, Metrics]]:
+        """Copies of what is known about each key, the oldest first."""
+        with self._lock:
+            return [(key, copy.deepcopy(metrics)) for key, metrics in self._entries.items()]
+
     def get_metrics(self, key_or_proxy: Any) -> Metrics | None:
         """A copy of what is known about a key, `None` if that is nothing."""
         known = _identify(key_or_proxy)
@@ -205,12 +219,18 @@ class StoreMetrics:
             if len(self._entries) > self._max_entries:
                 _, oldest = self._entries.popitem(last=False)
                 _merge(self._forgotten, oldest.times)
+                _add(self._forgotten_counters, oldest.counters)
         return metrics
 
 
 def _merge(totals: dict[str, TimeStats], times: dict[str, TimeStats]) -> None:
     for name, stats in times.items():
         totals[name] = totals.get(name, TimeStats()) + stats
+
+
+def _add(totals: dict[str, int], counters: dict[str, int]) -> None:
+    for name, value in counters.items():
+        totals[name] = totals.get(name, 0) + value
 
 
 def _identify(key: Any) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import os
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
+from proxystore_hpc.store.absent import AbsentInstance
 from proxystore_hpc.store.config import StoreConfig
 from proxystore_hpc.store.options import Options
 from proxystore_hpc.store.registry import get_store, register_store
@@ -22,14 +24,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DOORS = ("self", "shm", "ucx", "mpi", "socket")
-"""Doors of this version; `socket` is the last resort through the owners' own sockets."""
+DOORS = ("self", "shm", "ucx", "mpi", "socket", "tcp")
+"""Doors of this version; `socket` is the last resort through the owners' own sockets, and `tcp`
+leads to the servers that keys name."""
 
 GRACE = 0.1
 """Seconds that the memory of an evicted object rests while peers may read it one-sidedly."""
 
 _opening = make_rlock()
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+# A forked child cannot use those of its parent.
+os.register_at_fork(after_in_child=_open_stores.clear)
 
 
 def load_core() -> Any:
@@ -62,13 +67,18 @@ def open_instance(
 
     Raises:
         ConfigError: A door's name is unknown.
-        DoorUnavailableError: The native core is missing.
+        DoorUnavailableError: The native core is missing, and a door was asked for that needs it.
     """
     doors = config.doors or ()
     for door in doors:
         if door not in DOORS:
             raise ConfigError(f"doors: there is no door {door!r}; the doors are {', '.join(DOORS)}")
-    core = load_core()
+    try:
+        core = load_core()
+    except DoorUnavailableError as error:
+        if set(doors) - {"tcp"} or config.tcp or secret is not None:
+            raise
+        return cast("Instance", AbsentInstance(error))
     options = Options.parse(config.options)
     instance: Instance = core.Instance(
         config.name,
@@ -126,7 +136,9 @@ def config_for_peers(config: StoreConfig) -> str:
 
 
 def store_of_key(key: Key, name: str) -> Store:
-    """The registered store `name`, opened as its owner describes it if there is none.
+    """The registered store `name`, or else one of this process that holds the object.
+
+    If there is neither, one is opened as the object's owner describes it, and registered.
 
     Raises:
         PeerError: The owner cannot be asked.
@@ -137,6 +149,9 @@ def store_of_key(key: Key, name: str) -> Store:
         store = get_store(name)
         if store is not None:
             return store
+        for store in list(_open_stores):
+            if not store.closed and store.holds(key):
+                return store
         store = Store(name)
         try:
             store.adopt(key)
@@ -149,7 +164,8 @@ def store_of_key(key: Key, name: str) -> Store:
 
 def remember(store: Store) -> None:
     """Closes the store when the interpreter ends, unless that happened before."""
-    _open_stores.add(store)
+    with _opening:
+        _open_stores.add(store)
 
 
 @atexit.register

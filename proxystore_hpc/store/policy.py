@@ -9,6 +9,7 @@ from proxystore_hpc.exceptions import InvalidArgumentError
 
 PINNED: Final = 1
 EXPIRES: Final = 2
+RAISED: Final = 4
 
 _MAX_NS: Final = 2**63 - 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,17 @@ _lock = make_rlock()
 # Separate, so that looking a store up never waits for one that is being opened.
 _creation_lock = make_rlock()
 _create: Callable[[StoreConfig], Store] | None = None
+_inherited: list[Store] = []
+
+
+def _leave_to_parent() -> None:
+    # A forked child cannot use its parent's stores: it opens its own under their names. They are
+    # not dropped, as destructors would run.
+    _inherited.extend(_stores.values())
+    _stores.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def set_store_creator(create: Callable[[StoreConfig], Store]) -> None:

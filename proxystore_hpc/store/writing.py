@@ -11,6 +11,7 @@ from proxystore_hpc.key import Key
 from proxystore_hpc.serialize import Layout, plan, plan_with
 from proxystore_hpc.store.core import SerializerT, packed_bytes
 from proxystore_hpc.store.live import RegisteredBuffer
+from proxystore_hpc.store.outside import NATIVE_FAILED
 from proxystore_hpc.store.policy import PINNED, Policy, combine
 from proxystore_hpc.store.reading import Reading
 
@@ -35,7 +36,7 @@ class Writing(Reading):
         lifetime: Any = None,
         serializer: SerializerT | None = None,
         policy: Policy | Iterable[Policy] | None = None,
-        to: int | bytes | None = None,
+        to: int | bytes | Key | None = None,
         timeout: float | None = None,
     ) -> Key:
         """Stores an object.
@@ -48,8 +49,9 @@ class Writing(Reading):
             lifetime: Told of the key (ProxyStore's `Lifetime` protocol).
             serializer: Used instead of the store's.
             policy: `TimeToLive(seconds)`, `Pinned()`, or both.
-            to: Another process whose memory to store in: a rank of the communicator, or its
-                `Store.address`.
+            to: Another process whose memory to store in: a rank of the communicator, its
+                `Store.address`, or a key of an object that it holds. Only a key leads through a
+                gateway, or the owner's TCP server, which wants `options={"put_token": ...}`.
             timeout: Seconds, instead of the store's default.
 
         Raises:
@@ -71,21 +73,37 @@ class Writing(Reading):
                 )
                 key = Key(packed)
         else:
-            address = self._address_of(to)
             limit = self._timeout if timeout is None else timeout
-            packed = self._instance.put_to(
-                address, layout.nbytes, layout.segments(), rules.ttl_ns, rules.flags & PINNED, limit
-            )
-            key = Key(packed)
+            key = Key(self._put_elsewhere(to, layout, rules, limit))
         if lifetime is not None:
-            lifetime.add_key(key, store=self)
+            self._live_with(lifetime, key)
         if self._detailed:
             self._record("store.put", key, began, layout.nbytes)
         return key
 
-    def _address_of(self, to: int | bytes) -> bytes:
+    def _put_elsewhere(
+        self, to: int | bytes | Key, layout: Layout, rules: Policy, timeout: float
+    ) -> bytes:
+        flags = rules.flags & PINNED
+        if isinstance(to, Key):
+            self._reach(to)
+            if self._outside.leads_to(to):
+                began = time.perf_counter()
+                (failure,) = self._instance.exists([to.packed], timeout)
+                if isinstance(failure, NATIVE_FAILED):
+                    return self._outside.put(
+                        to, failure, layout, rules.ttl_ns, flags, began, timeout
+                    )
+        address = self._address_of(to)
+        return self._instance.put_to(
+            address, layout.nbytes, layout.segments(), rules.ttl_ns, flags, timeout
+        )
+
+    def _address_of(self, to: int | bytes | Key) -> bytes:
         if isinstance(to, bytes):
             return to
+        if isinstance(to, Key):
+            return to.address
         if self._job is None:
             raise InvalidArgumentError(
                 "to: ranks are known to stores of Store.from_mpi() only; pass the other's address"
@@ -99,7 +117,7 @@ class Writing(Reading):
         lifetime: Any = None,
         serializer: SerializerT | None = None,
         policy: Policy | Iterable[Policy] | None = None,
-        to: int | bytes | None = None,
+        to: int | bytes | Key | None = None,
         timeout: float | None = None,
     ) -> list[Key]:
         """Stores several objects; if one fails, none is left. See `put`."""
@@ -113,8 +131,15 @@ class Writing(Reading):
             self.evict_batch(keys, force=True)
             raise
         if lifetime is not None:
-            lifetime.add_key(*keys, store=self)
+            self._live_with(lifetime, *keys)
         return keys
+
+    def _live_with(self, lifetime: Any, *keys: Key) -> None:
+        try:
+            lifetime.add_key(*keys, store=self)
+        except BaseException:
+            self.evict_batch(keys, force=True)
+            raise
 
     def empty(
         self, shape: int | Sequence[int], dtype: DTypeLike = float, order: str = "C"
@@ -146,7 +171,7 @@ class Writing(Reading):
         return RegisteredBuffer(self._instance, buffer)
 
     def new_key(self) -> Key:
-        """A key whose object is stored later, by `set` in this process. Others may wait for it."""
+        """A key whose object is stored later, by `set` in any process. Others may wait for it."""
         self._check_open()
         return Key(self._instance.new_key())
 
@@ -157,18 +182,56 @@ class Writing(Reading):
         *,
         serializer: SerializerT | None = None,
         policy: Policy | Iterable[Policy] | None = None,
+        timeout: float | None = None,
     ) -> None:
-        """Stores the object of a key that `new_key` made. Once.
+        """Stores the object of a key that `new_key` made, in the process that made it. Once.
+
+        One that fails leaves the key as it was: it can be set again.
+
+        Args:
+            key: The key.
+            obj: The object.
+            serializer: Used instead of the store's.
+            policy: As for `put`.
+            timeout: Seconds, instead of the store's default.
 
         Raises:
-            InvalidArgumentError: It was set before, or the key is of another process.
+            InvalidArgumentError: It was set before, or the key was not made by `new_key`.
+            OwnerGoneError: The process that made the key has ended.
+            AccessDeniedError: It does not let this one store anything there.
         """
         self._check_open()
-        rules = _NO_RULES if policy is None else combine(policy)
-        layout = self._plan(obj, serializer)
         packed_bytes(key)  # refuses what is no key
-        if key.owner_id != self._instance.address[:16]:
-            raise InvalidArgumentError(f"{key!r} can be set by the process that made it only")
-        self._instance.put(
-            layout.nbytes, layout.segments(), rules.ttl_ns, rules.flags & PINNED, key.object_id
-        )
+        rules = _NO_RULES if policy is None else combine(policy)
+        self._set(key, self._plan(obj, serializer), rules.flags & PINNED, rules.ttl_ns, timeout)
+
+    def _set(
+        self,
+        key: Key,
+        layout: Layout,
+        flags: int = 0,
+        ttl_ns: int = 0,
+        timeout: float | None = None,
+        claim: int = 0,
+    ) -> Key:
+        """Stores what becomes the object of a key; gives the key that says where it lies now.
+
+        Args:
+            key: A key without an object, or with one that the reference `claim` may change.
+            layout: The object.
+            flags: Bits for the core, see `Policy`.
+            ttl_ns: Time to live in nanoseconds, 0 for ever. Not for a change.
+            timeout: As for `set`.
+            claim: Number of the reference, 0 for none.
+        """
+        if self.holds(key):
+            packed = self._instance.put(
+                layout.nbytes, layout.segments(), ttl_ns, flags, key.object_id, claim
+            )
+        else:
+            self._reach(key)
+            limit = self._timeout if timeout is None else timeout
+            packed = self._instance.put_into(
+                key.packed, claim, layout.nbytes, layout.segments(), ttl_ns, flags, limit
+            )
+        return Key(packed)
