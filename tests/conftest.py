@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "ci" / "lib"))
 
 import process_stacks  # noqa: E402
+import two_nodes  # noqa: E402
 
 IN_MPI_JOB = int(os.environ.get("OMPI_COMM_WORLD_SIZE", os.environ.get("PMI_SIZE", "0"))) > 0
 SHARED_MEMORY = Path("/dev/shm")
@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="K/N",
         help="of the full tests, run only the K-th of N shares (0 <= K < N), chosen by name",
     )
+    group.addoption(
+        "--over",
+        choices=("mpi", "nodes"),
+        help="suites that have two sides: between two ranks of this job, or from node 1 to node 2",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,6 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # Each test has its own limit; a single example may take long on a busy machine.
     hypothesis.settings.register_profile("busy", deadline=None)
     hypothesis.settings.load_profile("busy")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state_of_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Key pairs that servers make are not those of the user who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -62,14 +75,12 @@ def why_not_in_tier(config: pytest.Config, nodeid: str) -> str | None:
 
 
 def why_no_nodes() -> str | None:
-    """Why network namespaces cannot be made here."""
-    if os.geteuid() != 0:
-        return "nodes: making network namespaces needs root"
-    missing = [tool for tool in ("ip", "unshare") if shutil.which(tool) is None]
-    if missing:
-        return f"nodes: {' and '.join(missing)} not found (Debian: apt-get install iproute2)"
-    probe = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    return None if probe.returncode == 0 else "nodes: network namespaces are not permitted here"
+    """Why ci/two_nodes cannot make nodes here."""
+    try:
+        two_nodes.check_rights()
+    except two_nodes.NodesError as error:
+        return f"nodes: {error}"
+    return None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.faults
 HEADER = struct.Struct("<4sIHHIQ")
 HELLO, REQUEST, REPLY = 2, 3, 4
 KINDS = range(20)
-METHODS = range(1, 13)
+METHODS = range(1, 17)
 LOCATE, SEGMENT, FETCH, WAIT = 1, 4, 10, 11
 
 
@@ -66,9 +66,9 @@ def closed_by_peer(raw):
 
 def hello(pin_table=False, offers=()):
     """A hello without proof, which suffices on the node; offers are a door and its descriptors."""
-    version, no_proof, no_ticket = struct.pack("<I", 3), b"\0", b"\0" * 8
+    version, no_proof, no_ticket = struct.pack("<I", 5), b"\0", b"\0" * 8
     tag = b"c" * 16
-    address = tag + struct.pack("<IHBB", 0, 0, 0, 0)
+    address = tag + struct.pack("<IHB", 0, 0, 0)
     told = bytes([len(offers)])
     for door, attached in offers:
         told += struct.pack("<I", len(door)) + door + struct.pack("<IQB", 0, 1, attached)

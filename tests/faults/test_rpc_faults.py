@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import threading
 import time
 
@@ -102,6 +104,33 @@ def test_the_server_dies_while_it_takes_a_large_argument(engine, server, bystand
     assert (other.call("echo", data[:100_000]) == 0).all()
 
 
+def first_error(call):
+    """What a call raises in the end that is made again and again."""
+    for _ in range(1_000_000):
+        try:
+            call()
+        except Exception as error:
+            return error
+    return None
+
+
+@pytest.mark.parametrize("way", ["call", "submit", "notify"])
+def test_calls_begun_when_the_server_dies(engine, make_peer, transport, way):
+    """Whatever of the connection is lost first, they say that the peer is."""
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        for _ in range(3):
+            peer = make_peer()
+            there = engine.lookup(open_engine(peer, serve_all, **TRANSPORTS[transport]))
+            bound = engine.rpc("add").on(there)
+            begin = functools.partial(bound if way == "call" else getattr(bound, way), 1)
+            begin()
+            ends = [threads.submit(first_error, begin) for _ in range(3)]
+            time.sleep(0.1)
+            peer.kill()
+            errors = [end.result(20) for end in ends]
+            assert [type(error) for error in errors] == [PeerLostError] * 3, errors
+
+
 def test_the_caller_dies(engine, server, make_peer):
     """Its calls are seen as cancelled; the server goes on."""
     there = engine.lookup(server.address)
@@ -115,7 +144,7 @@ def test_the_caller_dies(engine, server, make_peer):
             here.engine.rpc("sleep").on(address).submit(0.01)
 
     caller(call)
-    time.sleep(0.2)
+    procfs.wait_until(lambda: server(lambda here: here.came_to_gate), "the handler runs")
     caller.kill()
     procfs.wait_until(lambda: there.call("notes") == ["given up"], "the handler hears of it")
     assert there.call("add", 1) == 2

@@ -63,6 +63,26 @@ def finalize(world: Any, store: Any, proxies: list[Any]) -> None:
 
 
 @ending
+def finalize_while_others_read(world: Any, store: Any, proxies: list[Any]) -> None:
+    """From two stores of every rank, all bytes looked at."""
+    import numpy as np
+    from mpi4py import MPI
+
+    second = type(store).from_mpi(world, "second", doors=DOORS)
+    mine = [opened.put(np.full(10_000, world.rank)) for opened in (store, second)]
+    keys = world.allgather(mine)
+    if world.rank == 0:
+        time.sleep(PAUSE_S)  # the others are in MPI_Finalize by now
+        wrong = 0
+        for _ in range(500):
+            for rank in range(1, world.size):
+                for opened, key in zip((store, second), keys[rank], strict=True):
+                    wrong += np.count_nonzero(opened.get(key) != rank)
+        found(world, wrong)
+    MPI.Finalize()
+
+
+@ending
 def some_finalize(world: Any, store: Any, proxies: list[Any]) -> None:
     from mpi4py import MPI
 
@@ -110,6 +130,32 @@ def killed(world: Any, store: Any, proxies: list[Any]) -> None:
     if world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     sleep_for_ever()
+
+
+@ending
+def aborts(world: Any, store: Any, proxies: list[Any]) -> None:
+    """While rank 0 waits in the store, with an engine open, and the others wait in MPI."""
+    from proxystore_hpc import Engine
+
+    engine = Engine.from_mpi(world, *(["mpi"] if "mpi" in DOORS else []), capacity="32MiB")
+    engine.register("sleep", sleep_for_ever)
+    found(world, "\n".join(in_shared_memory()))
+    world.Barrier()
+    if world.rank == 1:
+        time.sleep(PAUSE_S)
+        Path("aborted").write_text(str(time.monotonic()))
+        world.Abort(7)
+    elif world.rank == 0:
+        engine.lookup(1).call("sleep", timeout=1000)
+    world.Barrier()
+
+
+def in_shared_memory() -> list[str]:
+    """Files of /dev/shm that this process has open or mapped, and that have a name."""
+    mapped = [line.split(maxsplit=5)[5:] for line in Path("/proc/self/maps").open()]
+    opened = [[str(path.readlink())] for path in Path("/proc/self/fd").iterdir() if path.exists()]
+    names = {name[0].strip() for name in (*mapped, *opened) if name}
+    return sorted(n for n in names if n.startswith("/dev/shm/") and not n.endswith("(deleted)"))
 
 
 @ending

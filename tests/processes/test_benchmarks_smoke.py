@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,12 +93,61 @@ def test_every_figure_of_calls_is_measured_or_says_why_not(tmp_path: Path) -> No
         assert row["met"] is not None or row["target"] == "" or row["detail"], row
 
 
+@pytest.mark.timeout(120)
+def test_gets_over_tcp(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    arguments = ["--sizes", "1KiB,1MiB", "--seconds", "0.05"]
+    rows = {row["name"]: row for row in run("tcp.py", tmp_path / "tcp.json", *arguments)["rows"]}
+    for way in ("bare", "plain", "gateway", "bare-tls", "tls"):
+        assert rows[f"{way} 1 MiB"]["rounds"] >= 5
+    assert rows["plain 1 KiB"]["times_allowed"] > 0
+    assert rows["tls 1 MiB"]["share"] > 0
+
+
+@pytest.mark.full
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two cores are needed")
+def test_tcp_load(tmp_path: Path) -> None:
+    arguments = ["--silent", "5", "--busy", "2", "--seconds", "0.4", "--rounds", "2"]
+    rows = run("tcp_load.py", tmp_path / "load.json", *arguments)["rows"]
+    assert [row["name"] for row in rows] == ["nothing", "5 silent clients", "and 2 busy ones"]
+    assert rows[-1]["bytes_per_second"] > 0
+
+
 def test_things_that_are_compared_take_turns() -> None:
     order: list[str] = []
     actions = {name: (lambda name=name: order.append(name)) for name in "ab"}
     figures = harness.interleaved(actions, seconds=0, fewest=4, warm_up=1)
     assert "".join(order) == "ab" * 5
     assert len(figures["a"].samples) == 4
+
+
+def test_futures(tmp_path: Path) -> None:
+    document = run("futures.py", tmp_path / "futures.json", "--seconds", "0.05")
+    rows = {(row["owner"], row["nbytes"]): row for row in document["rows"]}
+    assert len(rows) == 4
+    assert all(0 < row["min_s"] <= row["median_s"] <= row["p99_s"] for row in rows.values())
+
+
+@pytest.mark.full
+def test_streams(tmp_path: Path) -> None:
+    small = ["--sizes", "1000,10kB", "--items", "50,20", "--rounds", "1"]
+    document = run("stream.py", tmp_path / "stream.json", *small)
+    ours = [row for row in document["rows"] if row["name"].startswith("ours")]
+    assert len(ours) == 4
+    assert all(row["items_per_s"] > 0 for row in ours)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(120)
+def test_against_proxystore(tmp_path: Path) -> None:
+    pytest.importorskip("proxystore")
+    document = run("vs_proxystore.py", tmp_path / "versus.json", "--small", "--seconds", "0.05")
+    measured = [row for row in document["rows"] if "against file" in row["what"]]
+    assert len(measured) >= 3
+    for row in measured:
+        assert row["figures"]["ours"]["min_s"] > 0
+        assert row["figures"]["file"]["min_s"] > 0
+    assert any("8 threads" in row["what"] for row in document["rows"])
 
 
 def test_setting_up_and_clearing_away_are_not_timed() -> None:
@@ -120,6 +170,7 @@ def test_ratio_is_taken_round_by_round() -> None:
     }
     assert harness.ratio(figures, "slow", "fast") == 2.0
     assert figures["slow"].p99 == 200.0
+    assert figures["slow"].p10 == 2.0
 
 
 def test_a_peer_that_raises_or_dies_is_an_error_here() -> None:

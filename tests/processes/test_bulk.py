@@ -127,6 +127,55 @@ def test_transfers_are_awaited(pair):
     assert other(gather) == pattern(50_000)
 
 
+def test_prepared_transfers(pair):
+    owner, other = pair
+    bulk = owner.expose(pattern(50_000), "rw")
+
+    def repeat(here):
+        into = bytearray(20_000)
+        pull = bulk.prepare_pull(here.engine, into, offset=10_000)
+        source = np.zeros(100, "u1")
+        push = bulk.prepare_push(here.engine, source, offset=10_000)
+        several = bulk.prepare_pull(here.engine, [bytearray(7), bytearray(9)], offset=9_999)
+        seen = []
+        for i in range(5):
+            source[:] = i
+            assert push() is source
+            assert pull() is into
+            assert bytes(into[100:]) == pattern(50_000)[10_100:30_000]
+            seen.append(set(into[:100]))
+            first, second = several()
+            assert first[1:] + second == bytes([i]) * 15
+        return seen
+
+    assert other(repeat) == [{i} for i in range(5)]
+
+
+def test_prepared_transfers_see_the_end_of_the_memory(pair):
+    owner, other = pair
+    bulk = owner.expose(pattern(5_000), "r")
+
+    def prepare(here):
+        here.pull = bulk.prepare_pull(here.engine, bytearray(5_000))
+        assert bytes(here.pull()) == pattern(5_000)
+        with pytest.raises(InvalidArgumentError):
+            bulk.prepare_pull(here.engine, bytearray(10), offset=4_991)
+        with pytest.raises(InvalidArgumentError, match="memory of yours"):
+            bulk.prepare_pull(here.engine, None)
+        with pytest.raises(AccessDeniedError, match="not exposed for writing"):
+            bulk.prepare_push(here.engine, b"x")()
+
+    other(prepare)
+    owner.close()
+
+    def after(here):
+        for _ in range(2):
+            with pytest.raises(BulkClosedError, match="closed"):
+                here.pull()
+
+    other(after)
+
+
 def test_closed_memory(pair):
     owner, other = pair
     bulk = owner.expose(pattern(5_000), "rw")

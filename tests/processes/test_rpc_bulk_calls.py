@@ -6,11 +6,12 @@ import asyncio
 
 import numpy as np
 import pytest
-from support.doors import require_door
-from support.engines import open_engine
+from support import ways
 
-from proxystore_hpc import Bulk, Engine
+from proxystore_hpc import Bulk
 from proxystore_hpc.exceptions import AccessDeniedError, BulkClosedError, InvalidArgumentError
+
+TWO_SIDED = ways.of_bulk
 
 
 def serve_memory(here):
@@ -44,13 +45,11 @@ def serve_memory(here):
         here.lent.pop()[1].close()
 
 
-@pytest.fixture(params=["shm", "tcp"])
-def pair(request, make_peer):
+@pytest.fixture
+def pair(way, make_peer):
     """An engine here, and what serves memory in another process."""
-    require_door("ucx")
-    address = open_engine(make_peer(), serve_memory, address=request.param)
-    with Engine(request.param, capacity="64MiB") as engine:
-        yield engine, engine.lookup(address)
+    with way.engines(make_peer, serve_memory) as meeting:
+        yield meeting.engine, meeting.there
 
 
 def test_a_handler_pulls_and_pushes_the_callers_memory(pair):

@@ -35,6 +35,7 @@ def serve_all(here: Any) -> None:
 
     engine = here.engine
     here.notes = []
+    here.came_to_gate = 0
     here.gate = threading.Event()
 
     @engine.register
@@ -82,6 +83,7 @@ def serve_all(here: Any) -> None:
 
     @engine.register
     def wait_for_gate(request: Request) -> bool:
+        here.came_to_gate += 1
         while not here.gate.wait(0.01):
             if request.cancelled:
                 here.notes.append("given up")

@@ -5,23 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from support import procfs
 from support.peer import Peer
+from support.ranks import RankPeer, ThisSide
+from support.ways import over
 
 MakePeer = Callable[..., Peer]
 
 
 @contextmanager
-def peers() -> Iterator[MakePeer]:
-    """Makes peers. In the end all must end well and leave nothing behind."""
-    made: list[Peer] = []
+def peers(in_job: bool) -> Iterator[MakePeer]:
+    """Makes peers. In the end all must end well and leave nothing behind.
+
+    Args:
+        in_job: They are on rank 1 of this job; `local` ones are in this process.
+    """
+    made: list[Any] = []
     shared_memory = set(os.listdir("/dev/shm"))
 
-    def make(*, launcher: tuple[str, ...] = (), **options: object) -> Peer:
-        made.append(Peer(launcher))
+    def make(*, launcher: tuple[str, ...] = (), local: bool = False, **options: object) -> Any:
+        if in_job:
+            made.append(ThisSide() if local else RankPeer())
+        else:
+            made.append(Peer(launcher))
         return made[-1].open(**options) if options else made[-1]
 
     yield make
@@ -34,16 +44,16 @@ def peers() -> Iterator[MakePeer]:
 
 
 @pytest.fixture
-def make_peer() -> Iterator[MakePeer]:
+def make_peer(pytestconfig: pytest.Config) -> Iterator[MakePeer]:
     """`make_peer(**options)` makes a peer, with a store if there are options for one."""
-    with peers() as make:
+    with peers(over(pytestconfig) == "mpi") as make:
         yield make
 
 
 @pytest.fixture(scope="module")
-def make_lasting_peer() -> Iterator[MakePeer]:
+def make_lasting_peer(pytestconfig: pytest.Config) -> Iterator[MakePeer]:
     """As `make_peer`, for peers that serve all tests of a module."""
-    with peers() as make:
+    with peers(over(pytestconfig) == "mpi") as make:
         yield make
 
 

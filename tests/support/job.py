@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +47,12 @@ class Job:
         procfs.wait_until(there, f"the job writes {name}", timeout=30)
         return path.read_text()
 
+    @property
+    def launcher(self) -> int:
+        """Process id of mpirun, which its supervisor started."""
+        (pid,) = procfs.children(self.process.pid)
+        return pid
+
     def told(self) -> list[tuple[int, bytes]]:
         """Process id and `Store.address` of each rank that told them."""
         lines = [path.read_text().split() for path in sorted(self.folder.glob("rank.*"))]
@@ -59,9 +67,15 @@ class Job:
         assert procfs.open_node_sockets(address for _, address in ranks) == []
 
 
-def parent(pid: int) -> int:
-    """The process that started this one."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 StartJob = Callable[..., Job]
+
+
+@functools.cache
+def mpi_library() -> str:
+    """What MPI's library says of itself."""
+    program = (
+        "import mpi4py; mpi4py.rc.initialize = False; "
+        "from mpi4py import MPI; print(MPI.Get_library_version())"
+    )
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout

@@ -29,19 +29,62 @@ class PeerDiedError(Exception):
 class Pending:
     """A call that is under way."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+    def __init__(self, side: Side) -> None:
+        self._side = side
 
     def result(self, timeout: float = LIMIT) -> Any:
-        return self._peer._receive(timeout)
+        return self._side._receive(timeout)
 
 
-class Peer:
-    """A Python process of its own. `peer(function, ...)` runs `function(here, ...)` in it.
+class Side:
+    """Who runs functions of the test. `side(function, ...)` runs `function(here, ...)` there.
 
-    Functions travel by value, with what they refer to; what they assign to attributes of `here`
-    stays there. Their exceptions are raised in the test. With `open` the peer has a store,
-    `here.store`.
+    What they assign to attributes of `here` stays there. Their exceptions are raised in the test.
+    With `open` it has a store, `here.store`.
+    """
+
+    addresses: list[bytes]
+
+    def open(self, name: str = "store", **options: Any) -> Any:
+        """Gives it a store."""
+        self.addresses.append(self(lambda here: here.open(name, **options)))
+        return self
+
+    def __call__(self, function: Callable[..., T], *args: Any, timeout: float = LIMIT) -> T:
+        return self.start(function, *args).result(timeout)
+
+    def start(self, function: Callable[..., Any], *args: Any) -> Pending:
+        """Begins a call; its result is to be asked for before the next one."""
+        raise NotImplementedError
+
+    def _receive(self, timeout: float) -> Any:
+        raise NotImplementedError
+
+    def clean_up(self) -> str | None:
+        """Ends it in any case; what was wrong about its end, if something was."""
+        raise NotImplementedError
+
+
+def packed_call(function: Callable[..., Any], args: Any) -> bytes:
+    """Functions travel by value, with what they refer to."""
+    module = sys.modules.get(function.__module__)
+    if module is not None and module.__name__ != "__main__":
+        cloudpickle.register_pickle_by_value(module)
+    return cloudpickle.dumps((function, args))
+
+
+def value_of(outcome: tuple[bool, Any], who: str) -> Any:
+    """What the function returned; raises what it raised."""
+    good, value = outcome
+    if good:
+        return value
+    error, where = value
+    error.add_note(f"in {who}:\n{where}") if hasattr(error, "add_note") else None
+    raise error
+
+
+class Peer(Side):
+    """A Python process of its own.
 
     Args:
         launcher: Command that starts the command which is appended to it.
@@ -70,39 +113,23 @@ class Peer:
     def pid(self) -> int:
         return self._process.pid
 
-    def open(self, name: str = "store", **options: Any) -> Peer:
-        """Gives the peer a store."""
-        self.addresses.append(self(lambda here: here.open(name, **options)))
-        return self
-
-    def __call__(self, function: Callable[..., T], *args: Any, timeout: float = LIMIT) -> T:
-        return self.start(function, *args).result(timeout)
-
     def start(self, function: Callable[..., Any], *args: Any) -> Pending:
-        """Begins a call; its result is to be asked for before the next one."""
-        module = sys.modules.get(function.__module__)
-        if module is not None and module.__name__ != "__main__":
-            cloudpickle.register_pickle_by_value(module)
         try:
-            wire.send(self._requests, (function, args))
+            wire.send(self._requests, packed_call(function, args))
         except wire.ClosedError as error:
             raise PeerDiedError(f"peer {self.pid} is gone") from error
         return Pending(self)
 
     def _receive(self, timeout: float) -> Any:
         try:
-            good, value = wire.receive(self._replies, timeout)
+            outcome = wire.receive(self._replies, timeout)
         except wire.ClosedError as error:
             raise PeerDiedError(f"peer {self.pid} ended with {self.wait()}") from error
         except TimeoutError:
             # faulthandler prints where it hangs.
             os.kill(self.pid, signal.SIGABRT)
             raise AssertionError(f"peer {self.pid} did not answer within {timeout} s") from None
-        if good:
-            return value
-        error, where = value
-        error.add_note(f"in peer {self.pid}:\n{where}") if hasattr(error, "add_note") else None
-        raise error
+        return value_of(outcome, f"peer {self.pid}")
 
     def stop(self) -> None:
         """Suspends it; returns when it stands still."""
@@ -133,7 +160,6 @@ class Peer:
         return self.wait(timeout)
 
     def clean_up(self) -> str | None:
-        """Ends it in any case; what was wrong about its end, if something was."""
         wrong = None
         if self._process.poll() is None:
             self.resume()

@@ -9,6 +9,8 @@ import sys
 import traceback
 from typing import Any
 
+import cloudpickle
+
 from support import wire
 
 
@@ -30,6 +32,22 @@ class Here:
         return {door: stats.operations for door, stats in self.store.metrics.doors.items()}
 
 
+def outcome_of(here: Here, function: Any, args: Any) -> tuple[bool, Any]:
+    """Whether a function returned, and what; or its exception and where that came from."""
+    try:
+        return True, function(here, *args)
+    except Exception as error:
+        error.__cause__ = error.__context__ = None
+        return False, (error, traceback.format_exc())
+
+
+def packed(outcome: tuple[bool, Any]) -> bytes:
+    try:
+        return cloudpickle.dumps(outcome)
+    except Exception as error:
+        return cloudpickle.dumps((False, (TypeError(f"the result cannot be sent: {error!r}"), "")))
+
+
 def main(requests: int, replies: int) -> None:
     here = Here()
     while True:
@@ -37,18 +55,12 @@ def main(requests: int, replies: int) -> None:
             function, args = wire.receive(requests)
         except wire.ClosedError:
             return
-        try:
-            outcome = (True, function(here, *args))
-        except Exception as error:
-            error.__cause__ = error.__context__ = None
-            outcome = (False, (error, traceback.format_exc()))
+        outcome = outcome_of(here, function, args)
         del function, args
         try:
-            wire.send(replies, outcome)
+            wire.send(replies, packed(outcome))
         except wire.ClosedError:
             return
-        except Exception as error:
-            wire.send(replies, (False, (TypeError(f"the result cannot be sent: {error!r}"), "")))
         del outcome
 
 

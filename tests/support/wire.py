@@ -17,8 +17,8 @@ class ClosedError(Exception):
     """The other end of the pipe is closed."""
 
 
-def send(fd: int, message: Any) -> None:
-    data = memoryview(cloudpickle.dumps(message))
+def send(fd: int, data: bytes) -> None:
+    """Sends a message that is pickled already."""
     view = memoryview(_LENGTH.pack(len(data)) + data)
     while view:
         try:

@@ -9,13 +9,16 @@ import pytest
 
 from proxystore_hpc import exceptions
 from proxystore_hpc.exceptions import (
+    ConnectorError,
     DoorUnavailableError,
     InvalidArgumentError,
     InvalidKeyError,
+    MissingLibraryError,
     NonProxiableTypeError,
     ObjectError,
     ObjectEvictedError,
     ObjectMissingError,
+    OffsetGoneError,
     OperationTimeoutError,
     OwnerGoneError,
     PeerError,
@@ -25,6 +28,7 @@ from proxystore_hpc.exceptions import (
     StoreError,
     StoreFullError,
     SystemCallError,
+    TopicFullError,
     from_code,
 )
 
@@ -33,6 +37,7 @@ CODES = [
     "not_found",
     "evicted",
     "owner_gone",
+    "unreached",
     "peer_lost",
     "timed_out",
     "full",
@@ -42,6 +47,8 @@ CODES = [
     "unavailable",
     "changed",
     "pinned",
+    "borrowed",
+    "moved",
     "forked",
     "system",
 ]
@@ -56,6 +63,10 @@ EXAMPLES = [
     ProxyResolveError("failed", ObjectEvictedError("evicted", key=3)),
     ProxyResolveMissingKeyError(("k", 1), dict, "sim", owner="node1:55"),
     SystemCallError("mmap failed", errno=12),
+    ConnectorError("full", connector="FileConnector", key=("a",)),
+    TopicFullError("full", topic="t", items=3, nbytes=30, timeout=0.5),
+    OffsetGoneError("gone", topic="t", oldest=4, end=9),
+    MissingLibraryError("no redis", extra="redis"),
 ]
 
 

@@ -6,11 +6,13 @@ import array
 import ctypes
 import hashlib
 import struct
+import weakref
 import zlib
 from typing import Any
 
 import numpy as np
 import pytest
+from support.proxies import lends_memory
 
 from proxystore_hpc.proxy import Proxy, is_resolved
 
@@ -19,6 +21,7 @@ def of(target: Any) -> Proxy[Any]:
     return Proxy(lambda: target)
 
 
+@lends_memory
 @pytest.mark.parametrize(
     "target",
     [b"bytes", bytearray(b"array"), memoryview(b"view"), array.array("d", [1.0, 2.0]),
@@ -34,9 +37,9 @@ def test_memoryview_is_the_targets(target: Any) -> None:
         expected.strides,
     )
     assert view.readonly == expected.readonly
-    assert bytes(of(target)) == bytes(target)
 
 
+@lends_memory
 def test_view_outlives_the_proxy_and_writes_through() -> None:
     target = bytearray(b"abc")
     proxy = of(target)
@@ -50,14 +53,24 @@ def test_view_outlives_the_proxy_and_writes_through() -> None:
     target.append(1)
 
 
+@lends_memory
 def test_consumers_of_buffers() -> None:
     data = b"some bytes"
     assert b"".join([of(b"a"), of(b"b")]) == b"ab"
-    assert b"x" + of(b"y") == b"xy"
-    assert bytearray(of(data)) == data
     assert hashlib.sha256(of(data)).digest() == hashlib.sha256(data).digest()
     assert zlib.crc32(of(data)) == zlib.crc32(data)
     assert struct.unpack("<H", of(b"\x01\x02")) == (513,)
+
+
+@pytest.mark.parametrize("target", [b"bytes", bytearray(b"array"), np.arange(3.0)])
+def test_conversion_to_bytes(target: Any) -> None:
+    assert bytes(of(target)) == bytes(target)
+
+
+def test_consumers_of_bytes() -> None:
+    data = b"some bytes"
+    assert b"x" + of(b"y") == b"xy"
+    assert bytearray(of(data)) == data
     assert int.from_bytes(of(b"\x01\x00"), "little") == 1
 
 
@@ -77,9 +90,29 @@ def test_bytes_of_other_targets() -> None:
 def test_arrays_share_memory() -> None:
     target = np.arange(4.0)
     proxy = of(target)
-    for made in (np.asarray(proxy), np.frombuffer(proxy), np.array(proxy, copy=False)):
+    for made in (np.asarray(proxy), np.array(proxy, copy=False)):
         assert np.shares_memory(made, target)
         assert np.array_equal(made, target)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["f8", "M8[D]", [("a", "i4"), ("b", "f8")], object],
+    ids=str,
+)
+def test_array_outlives_the_target_of_the_proxy(dtype: Any) -> None:
+    proxy: Any = Proxy(lambda: np.ones(1000, dtype))
+    made = np.asarray(proxy)
+    target = weakref.ref(proxy.__proxy_wrapped__)
+    del proxy.__proxy_wrapped__
+    assert target() is not None
+    assert made.tolist() == np.ones(1000, dtype).tolist()
+
+
+@lends_memory
+def test_arrays_from_a_buffer_share_memory() -> None:
+    target = np.arange(4.0)
+    assert np.shares_memory(np.frombuffer(of(target)), target)
 
 
 @pytest.mark.parametrize(

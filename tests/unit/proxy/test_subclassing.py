@@ -7,6 +7,7 @@ import pickle
 from typing import Any, Generic, TypeVar
 
 import pytest
+from support.proxies import lends_memory
 
 from proxystore_hpc.proxy import Proxy, is_resolved, resolve
 
@@ -114,7 +115,7 @@ def test_class_keeps_its_own_module_and_doc() -> None:
         lambda p: isinstance(p, list),
         lambda p: p.__proxy_wrapped__,
         lambda p: [1] + p,  # noqa: RUF005
-        memoryview,
+        pytest.param(memoryview, marks=lends_memory),
         resolve,
     ],
 )

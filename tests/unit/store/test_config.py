@@ -178,15 +178,18 @@ def test_a_connector_is_made_by_from_config():
     assert config.get_connector().pairs == {"a": 1}
 
 
-def test_the_connectors_of_proxystore_have_short_names(tmp_path):
-    pytest.importorskip("proxystore")
-    from proxystore.connectors.file import FileConnector
+@pytest.mark.parametrize("name", ["file", "local", "multi", "redis"])
+def test_our_connectors_have_short_names(name):
+    path = f"proxystore_hpc.connectors.{name}.{name.capitalize()}Connector"
+    for kind in (name, f"{name.capitalize()}Connector", path):
+        assert get_object_path(ConnectorConfig(kind).get_connector_type()) == path
 
-    for kind in ("file", "FileConnector", "proxystore.connectors.file.FileConnector"):
-        assert ConnectorConfig(kind).get_connector_type() is FileConnector
-    config = ConnectorConfig("file", {"store_dir": str(tmp_path / "d")})
-    connector = config.get_connector()
-    connector.close()
+
+def test_proxystore_s_own_connectors_have_short_names():
+    pytest.importorskip("proxystore")
+    from proxystore.connectors.endpoint import EndpointConnector
+
+    assert ConnectorConfig("endpoint").get_connector_type() is EndpointConnector
 
 
 def test_an_unknown_connector_names_the_nearest():

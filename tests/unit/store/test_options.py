@@ -13,11 +13,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
 )
-NAMES = st.sampled_from(["pool_capacity", "port", "spin", "ucx"]) | st.text()
+NAMES = st.sampled_from(["pool_capacity", "port", "spin", "put_token", "ucx"]) | st.text()
 
 
 def test_what_is_left_out() -> None:
-    assert Options.parse({}) == Options(0, 0, 100e-6, None)
+    assert Options.parse({}) == Options(0, 0, 100e-6, 300.0, "", None)
 
 
 def test_sizes_are_read_as_everywhere() -> None:
@@ -28,12 +28,14 @@ def test_sizes_are_read_as_everywhere() -> None:
     ("options", "message"),
     [
         ({"pool_capcity": 1}, "do you mean 'pool_capacity'"),
-        ({"rdma": 1}, "there are pool_capacity, port, spin, ucx"),
+        ({"rdma": 1}, "there are pool_capacity, port, spin, lease, put_token, ucx"),
         ({"pool_capacity": "lots"}, "pool_capacity: 'lots' is no size"),
         ({"port": 65536}, "port: 65536 is no TCP port"),
         ({"port": "80"}, "port: '80' is no TCP port"),
         ({"spin": -1}, "spin: seconds"),
         ({"spin": "1ms"}, "spin: seconds"),
+        ({"put_token": "secret"}, "put_token: .*hexadecimal"),
+        ({"put_token": 5}, "put_token: "),
         ({"ucx": "tcp"}, "ucx: a mapping"),
         ({"ucx": {"tsl": "tcp"}}, "ucx: there is no option 'tsl'; do you mean 'tls'"),
         ({"ucx": {"tls": ["tcp"]}}, "tls: .* wrong type"),

@@ -4,6 +4,7 @@ import pytest
 
 from proxystore_hpc import Store, StoreConfig, get_or_create_store, get_store, unregister_store
 from proxystore_hpc.exceptions import ConfigError
+from proxystore_hpc.store import ConnectedStore, ConnectorConfig
 
 
 def encode(obj):
@@ -62,10 +63,22 @@ def test_registered_by_its_configuration():
     assert get_store("auto") is None
 
 
-def test_a_connector_is_refused():
-    config = StoreConfig.from_dict({"name": "c", "connector": {"kind": "file", "options": {}}})
-    with pytest.raises(ConfigError, match="connector"):
-        Store.from_config(config)
+class OwnStore(Store):
+    pass
+
+
+def test_a_connector_makes_another_kind_of_store(tmp_path):
+    config = StoreConfig.from_dict(
+        {"name": "c", "connector": {"kind": "file", "options": {"store_dir": str(tmp_path / "a")}}}
+    )
+    with Store.from_config(config) as store:
+        assert isinstance(store, ConnectedStore)
+    with pytest.raises(ConfigError, match="store_dir"):
+        Store.from_config(StoreConfig("c", ConnectorConfig("file")))
+    with pytest.raises(ConfigError, match="ConnectedStore"):
+        OwnStore("c", store.connector)
+    with pytest.raises(ConfigError, match="OwnStore"):
+        OwnStore.from_config(config)
 
 
 def test_a_store_that_could_not_be_opened_leaves_its_name_free():

@@ -178,7 +178,7 @@ def test_new_keys_are_set_once(store):
     store.set(key, np.arange(10))
     assert store.get(key).sum() == 45
     store.wait_for(key, timeout=0)
-    with pytest.raises(InvalidArgumentError, match="set before"):
+    with pytest.raises(InvalidArgumentError, match="set or evicted before"):
         store.set(key, 1)
     assert store.get(key).sum() == 45
     store.evict(key)
@@ -195,9 +195,15 @@ def test_a_new_key_that_is_evicted_cannot_be_set(store):
         store.set(key, 1)
 
 
-def test_keys_of_another_store_cannot_be_set(store):
-    with Store("another") as another, pytest.raises(InvalidArgumentError, match="process"):
-        store.set(another.new_key(), 1)
+def test_keys_of_another_store_are_set_there(store):
+    with Store("another") as another:
+        key = another.new_key()
+        store.set(key, [1, 2])
+        assert another.get(key) == [1, 2]
+        for side in (store, another):
+            with pytest.raises(InvalidArgumentError, match="set or evicted before"):
+                side.set(key, 3)
+        assert another.stats()["objects"] == 1
 
 
 def test_metrics_of_a_key():
