@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -41,9 +40,8 @@ from rpc_engines import (
     usage,
 )
 from rpc_peers import UnavailableError
-from targets import PAUSE, US, Rows, Verdict, at_most, print_verdict
+from targets import PAUSE, US, Parts, Rows, Verdict, at_most, choose, report
 
-from proxystore_hpc.exceptions import DoorUnavailableError, ProxyStoreHpcError
 from proxystore_hpc.rpc import BoundCall
 from proxystore_hpc.ucx_runtime import load
 
@@ -457,7 +455,7 @@ def others(scale: Scale) -> Rows:
                 yield figure(f"echo of {harness.size(nbytes)} by {name}", figures[name], detail)
 
 
-PARTS: dict[str, Callable[[Scale], Rows]] = {
+PARTS: Parts = {
     "null": null,
     "asleep": asleep,
     "tcp": tcp,
@@ -480,31 +478,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.interface is not None:
         os.environ[INTERFACE] = options.interface
-    names = options.only.split(",") if options.only else list(PARTS)
-    for name in names:
-        if name not in PARTS:
-            parser.error(f"there is no part {name!r}; the parts are {', '.join(PARTS)}")
+    parts = choose(parser, options.only, PARTS)
     scale = SMALL if options.small else Scale(seconds=3 * options.seconds)
     if options.calls is not None:
         scale.total = options.calls
     run = harness.Run("rpc")
     run.header()
-    print(f"{'':62}{'target':>10}{'measured':>11}")
-    verdicts: list[Verdict] = []
-    for name in names:
-        try:
-            for verdict in PARTS[name](scale):
-                verdicts.append(verdict)
-                run.add(f"{name}: {verdict.what}", **asdict(verdict))
-                print_verdict(verdict)
-        except (ProxyStoreHpcError, harness.PeerError) as error:
-            met = None if isinstance(error, DoorUnavailableError) else False
-            verdicts.append(Verdict(name, "measured", "-", met, str(error)))
-            run.add(f"{name}: cannot be measured", **asdict(verdicts[-1]))
-            print_verdict(verdicts[-1])
-    missed = sum(v.met is False for v in verdicts)
-    unknown = sum(v.met is None and v.target != "" for v in verdicts)
-    print(f"{sum(v.met is True for v in verdicts)} met, {missed} missed, {unknown} not measured")
+    report(run, parts, scale)
     run.finish(options.json)
     return 0
 

@@ -10,6 +10,7 @@ is measured in processor time.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import pickle
@@ -19,12 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import doors
 import harness
@@ -33,7 +34,7 @@ import proxy as proxy_benchmark
 from doors import DOORS, check_doors, key_of, resolve
 
 from proxystore_hpc import Store
-from proxystore_hpc.exceptions import DoorUnavailableError
+from proxystore_hpc.exceptions import DoorUnavailableError, ProxyStoreHpcError
 
 US = 1e-6
 # Long enough for every spin to have ended.
@@ -58,16 +59,23 @@ SMALL = Scale(large=1 << 20, huge=4 << 20, seconds=0.05, idle=0.2, hold=0.5, pro
 
 @dataclass
 class Verdict:
-    """One line of the table; `met` is `None` where nothing could be measured."""
+    """One line of the table; `met` is `None` where nothing could be measured.
+
+    `figures` are what it was made of, by name as `Stats.as_dict` has them; for the JSON document.
+    """
 
     what: str
     target: str
     measured: str
     met: bool | None
     detail: str = ""
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 Rows = Iterator[Verdict]
+Part = Callable[[Any], Rows]
+Parts = Mapping[str, Part]
+T = TypeVar("T")
 
 
 def at_most(what: str, limit: float, stats: harness.Stats, detail: str = "") -> Verdict:
@@ -437,7 +445,7 @@ def busy_owner(scale: Scale) -> Rows:
         yield Verdict(what, "<= 2x", f"{times:.2f}x", times <= 2, detail)
 
 
-PARTS: dict[str, Callable[[Scale], Rows]] = {
+PARTS: Parts = {
     "put": put,
     "empty": empty,
     "same-node": same_node,
@@ -459,6 +467,37 @@ def print_verdict(verdict: Verdict) -> None:
     )
 
 
+def choose(
+    parser: argparse.ArgumentParser, only: str | None, parts: Mapping[str, T]
+) -> Mapping[str, T]:
+    """The parts that `--only` names, all by default; ends with the parser's error if one is not."""
+    names = only.split(",") if only else list(parts)
+    for name in names:
+        if name not in parts:
+            parser.error(f"there is no part {name!r}; the parts are {', '.join(parts)}")
+    return {name: parts[name] for name in names}
+
+
+def report(run: harness.Run, parts: Parts, scale: Any) -> None:
+    """Measures parts, and prints and notes their verdicts with a closing count."""
+    print(f"{'':62}{'target':>10}{'measured':>11}")
+    verdicts: list[Verdict] = []
+    for name, part in parts.items():
+        try:
+            for verdict in part(scale):
+                verdicts.append(verdict)
+                run.add(f"{name}: {verdict.what}", **asdict(verdict))
+                print_verdict(verdict)
+        except (ProxyStoreHpcError, harness.PeerError) as error:
+            met = None if isinstance(error, DoorUnavailableError) else False
+            verdicts.append(Verdict(name, "measured", "-", met, str(error)))
+            run.add(f"{name}: cannot be measured", **asdict(verdicts[-1]))
+            print_verdict(verdicts[-1])
+    missed = sum(v.met is False for v in verdicts)
+    unknown = sum(v.met is None and v.target != "" for v in verdicts)
+    print(f"{sum(v.met is True for v in verdicts)} met, {missed} missed, {unknown} not measured")
+
+
 def main() -> int:
     parser = harness.arguments(__doc__)
     parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
@@ -467,27 +506,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.interface is not None:
         os.environ[doors.INTERFACE] = options.interface
-    names = options.only.split(",") if options.only else list(PARTS)
-    for name in names:
-        if name not in PARTS:
-            parser.error(f"there is no part {name!r}; the parts are {', '.join(PARTS)}")
-    scale = SMALL if options.small else Scale(seconds=3 * options.seconds)
+    parts = choose(parser, options.only, PARTS)
     run = harness.Run("targets")
     run.header()
-    print(f"{'':62}{'target':>10}{'measured':>11}")
-    verdicts: list[Verdict] = []
-    for name in names:
-        try:
-            for verdict in PARTS[name](scale):
-                verdicts.append(verdict)
-                run.add(f"{name}: {verdict.what}", **asdict(verdict))
-                print_verdict(verdict)
-        except (DoorUnavailableError, harness.PeerError) as error:
-            verdicts.append(Verdict(name, "", "-", None, str(error)))
-            print_verdict(verdicts[-1])
-    missed = sum(v.met is False for v in verdicts)
-    unknown = sum(v.met is None and v.target != "" for v in verdicts)
-    print(f"{sum(v.met is True for v in verdicts)} met, {missed} missed, {unknown} not measured")
+    report(run, parts, SMALL if options.small else Scale(seconds=3 * options.seconds))
     run.finish(options.json)
     return 0
 
