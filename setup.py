@@ -2,7 +2,8 @@
 
 Environment: UCX_HOME, PROXYSTORE_HPC_UCX=off, PROXYSTORE_HPC_WERROR=1 (warnings are errors),
 PROXYSTORE_HPC_DEBUG=1 (assertions and debug information), PROXYSTORE_HPC_ONLY=proxy,core,ucx
-(build a part), and the usual CXX, CPPFLAGS, CXXFLAGS, LDFLAGS.
+(build a part) or none (a wheel for any machine, see docs/guides/install.md), and the usual CXX,
+CPPFLAGS, CXXFLAGS, LDFLAGS. Without a compiler, or off Linux, none is the default.
 """
 
 from __future__ import annotations
@@ -18,21 +19,10 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "ci" / "buildsys"))
 
+import parts  # noqa: E402
 import sources  # noqa: E402
 import ucx_sdk  # noqa: E402
 from cxx_build import WARNINGS, Builder, CompileError, Target, environment_flags  # noqa: E402
-
-
-def buildable_parts() -> list[str]:
-    """The extension modules to build here, saying once what is left out and why."""
-    wanted = [p for p in os.environ.get("PROXYSTORE_HPC_ONLY", "").split(",") if p]
-    parts = []
-    for part in wanted or sources.EXTENSIONS:
-        if part == "ucx" and ucx_sdk.find() is None:
-            print(f"proxystore_hpc._ucx is not built: {ucx_sdk.why_not()}", flush=True)
-        else:
-            parts.append(part)
-    return parts
 
 
 class BuildExtensions(build_ext):  # type: ignore[misc]
@@ -51,7 +41,10 @@ class BuildExtensions(build_ext):  # type: ignore[misc]
             try:
                 builder.build(target_for(part, output))
             except CompileError as error:
-                sys.exit(f"error: {error}")
+                sys.exit(
+                    f"error: {error}; {parts.SWITCH}={parts.NONE} in the environment installs "
+                    "without extension modules"
+                )
 
 
 def target_for(part: str, output: Path) -> Target:
@@ -97,7 +90,7 @@ os.chdir(ROOT)
 setup(
     ext_modules=[
         Extension(f"proxystore_hpc._{part}", [str(path) for path in sources.of_extension(part)])
-        for part in buildable_parts()
+        for part in parts.to_build()
     ],
     cmdclass={"build_ext": BuildExtensions},
 )

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Runs every test of the project, in stages, and closes with one line of counts; see ci/test.
 
-    ci/run_tests.py [quick|full] [--full-share K/N] [--tidy SELECTION] [pytest argument ...]
+    ci/run_tests.py [quick|full] [--full-share K/N] [--tidy SELECTION] [--ranks 2,4]
+                    [--only-mpi] [pytest argument ...]
 
 With pytest arguments only the Python tests run. `quick` leaves out tests marked `full`, the
-sanitizers and clang-tidy; `--full-share` adds a share of the full tests to it.
+sanitizers and clang-tidy; `--full-share` adds a share of the full tests to it. `--only-mpi` runs
+what depends on which MPI it is: the tests marked mpi, and some that start jobs.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +30,16 @@ REPORTS = ROOT / "build" / "reports"
 PYTEST_LIMIT_S = {"quick": 1500, "full": 5400}
 MPI_LIMIT_S = {"quick": 600, "full": 1800}
 PYTEST_FOUND_NOTHING = 5
+OF_JOBS = (
+    *(
+        f"tests/jobs/test_{name}.py"
+        for name in ("lammps", "mpi_door_jobs", "spawned_ranks", "suites_over_mpi")
+    ),
+    "tests/nodes/test_job_across_nodes.py::test_ranks_meet_across_nodes_over_mpi_alone",
+    "tests/nodes/test_job_across_nodes.py::test_engines_call_across_nodes_over_mpi_alone",
+    "tests/nodes/test_suites_across_nodes.py::test_over_tcp_of_mpi",
+)
+"""Tests of jobs that do not turn out the same under every MPI."""
 
 import cpp_tests  # noqa: E402
 import lint  # noqa: E402
@@ -174,23 +187,30 @@ def main() -> int:
     parser.add_argument("tier", nargs="?", choices=("quick", "full"), default="quick")
     parser.add_argument("--full-share", metavar="K/N")
     parser.add_argument("--tidy", metavar="all|none|changed|K/N")
+    parser.add_argument("--ranks", metavar="N,...", default="2,4")
+    parser.add_argument("--only-mpi", action="store_true")
     options, for_pytest = parser.parse_known_args()
     os.chdir(ROOT)
     full = options.tier == "full"
     pytest_arguments = [f"--tier={options.tier}", *for_pytest]
     if options.full_share:
         pytest_arguments.append(f"--full-share={options.full_share}")
+    mpi_stages: list[tuple[str, Callable[[], Stage]]] = [
+        (f"MPI tests on {n} ranks", partial(mpi_stage, options.tier, n, pytest_arguments))
+        for n in map(int, options.ranks.split(","))
+    ]
+    selected = [*pytest_arguments, *(OF_JOBS if options.only_mpi and not for_pytest else ())]
     python_stages: list[tuple[str, Callable[[], Stage]]] = [
-        ("Python tests", lambda: pytest_stage(options.tier, pytest_arguments)),
-        ("MPI tests on 2 ranks", lambda: mpi_stage(options.tier, 2, pytest_arguments)),
-        ("MPI tests on 4 ranks", lambda: mpi_stage(options.tier, 4, pytest_arguments)),
+        ("Python tests", lambda: pytest_stage(options.tier, selected)),
+        *mpi_stages,
     ]
     other_stages: list[tuple[str, Callable[[], Stage]]] = [
         ("static checks", lambda: lint_stage(options.tidy or ("all" if full else "none"))),
         ("C++ tests", lambda: cpp_stage(full)),
     ]
     stages = []
-    for title, run_stage in python_stages if for_pytest else [*other_stages, *python_stages]:
+    only_python = for_pytest or options.only_mpi
+    for title, run_stage in python_stages if only_python else [*other_stages, *python_stages]:
         print(f"\n== {title}", flush=True)
         started = time.monotonic()
         try:

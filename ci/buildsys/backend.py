@@ -14,6 +14,7 @@ from setuptools.build_meta import (  # noqa: F401  (re-exported: these hooks are
     prepare_metadata_for_build_wheel,
 )
 
+import parts
 import ucx_sdk
 
 
@@ -21,7 +22,7 @@ def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
     """Setuptools' own requirements and, if need be, the UCX wheel."""
     return [
         *_setuptools.get_requires_for_build_wheel(config_settings),
-        *ucx_sdk.wheel_requirements(),
+        *_ucx_requirements(),
     ]
 
 
@@ -29,5 +30,9 @@ def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
     """The same for an editable installation."""
     return [
         *_setuptools.get_requires_for_build_editable(config_settings),
-        *ucx_sdk.wheel_requirements(),
+        *_ucx_requirements(),
     ]
+
+
+def _ucx_requirements() -> list[str]:
+    return ucx_sdk.wheel_requirements() if parts.why_none() is None else []

@@ -7,7 +7,6 @@ is renamed into place, so that a process which has the old library mapped is not
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -161,6 +160,8 @@ def _command_file(obj: Path) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    import fcntl  # not everywhere where this module is imported can it build
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
