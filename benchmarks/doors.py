@@ -124,7 +124,7 @@ def measure(run: harness.Run, door: Door, sizes: tuple[int, ...], seconds: float
             put = Owner(door.name, capacity, store).put
         else:
             owner = stack.enter_context(
-                harness.Peer("doors:Owner", door=door.name, capacity=capacity)
+                harness.Companion("doors:Owner", door=door.name, capacity=capacity)
             )
             put, to = partial(owner.call, "put"), owner.call("address")
         for nbytes in sizes:
@@ -200,7 +200,7 @@ def main() -> int:
     for name in names:
         try:
             measure(run, DOORS[name], options.sizes, options.seconds)
-        except (DoorUnavailableError, harness.PeerError) as error:
+        except (DoorUnavailableError, harness.CompanionError) as error:
             print(f"{name:9} CANNOT BE MEASURED: {error}", flush=True)
             run.add(name, error=str(error))
             status = 1

@@ -50,7 +50,7 @@ class Producer:
         self.store.close()
 
 
-def measure(producer: harness.Peer, futures: list[Any], value: Any) -> harness.Stats:
+def measure(producer: harness.Companion, futures: list[Any], value: Any) -> harness.Stats:
     """Seconds from each `set_result` to the end of `result`."""
     producer.start("set_all", value)
     ended = []
@@ -68,7 +68,7 @@ def main() -> int:
     run.header()
     print(f"target: a median of {harness.duration(TARGET)}")
     store = Store("futures", register=True, capacity="64MiB")
-    with store, harness.Peer("futures:Producer") as producer:
+    with store, harness.Companion("futures:Producer") as producer:
         for size in SIZES:
             theirs = [pickle.loads(each) for each in producer.call("make", rounds)]
             store.exists(theirs[0]._factory.key)

@@ -35,7 +35,7 @@ IDLE = windows.IDLE
 
 
 class Ranks:
-    """Other ranks, whose `Side` is asked to do something; the `harness.Peer` of a job.
+    """Other ranks, whose `Side` is asked to do something; the `harness.Companion` of a job.
 
     Args:
         comm: A communicator for this alone, in which they `serve`.
@@ -55,18 +55,20 @@ class Ranks:
         """What the method started last returned, rank by rank.
 
         Raises:
-            PeerError: It raised, or gave no answer in time.
+            CompanionError: It raised, or gave no answer in time.
         """
         end = time.monotonic() + timeout
         found = []
         for rank in self._ranks:
             while not self._comm.Iprobe(rank, ANSWER):
                 if time.monotonic() > end:
-                    raise harness.PeerError(f"rank {rank} gave no answer within {timeout:.0f} s")
+                    raise harness.CompanionError(
+                        f"rank {rank} gave no answer within {timeout:.0f} s"
+                    )
                 time.sleep(DOZE)
             failed, value = self._comm.recv(source=rank, tag=ANSWER)
             if failed:
-                raise harness.PeerError(f"rank {rank} raised\n{value}")
+                raise harness.CompanionError(f"rank {rank} raised\n{value}")
             found.append(value)
         return found
 

@@ -98,7 +98,9 @@ def job(ranks: int) -> dict[str, float]:
     seconds = time.perf_counter() - began
     told = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode != 0 or not told:
-        raise harness.PeerError(f"the job of {ranks} ranks failed:\n{done.stdout}{done.stderr}")
+        raise harness.CompanionError(
+            f"the job of {ranks} ranks failed:\n{done.stdout}{done.stderr}"
+        )
     return {**json.loads(told[0].removeprefix(MARK)), "job": seconds}
 
 

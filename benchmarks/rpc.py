@@ -264,7 +264,7 @@ def pulls_over_tcp(nbytes: int, scale: Scale) -> Rows:
         ucx = {"tls": "tcp,self", **options_of("tcp").get("ucx", {})}
         reader.open_door(import_ucx_module().create_door(**ucx))
         with (
-            harness.Peer("rpc_engines:Server", transport="tcp", progress="adaptive") as server,
+            harness.Companion("rpc_engines:Server", transport="tcp", progress="adaptive") as server,
             harness.plain_stream(nbytes) as stream,
         ):
             handle = server.call("expose", nbytes, arena=True)[0]._handle

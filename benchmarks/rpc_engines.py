@@ -112,7 +112,7 @@ class Pair:
     """An engine here and what it calls."""
 
     engine: Engine
-    server: harness.Peer
+    server: harness.Companion
     transport: str
 
     def __post_init__(self) -> None:
@@ -148,7 +148,7 @@ class Pair:
 def pair(transport: str = "shm", progress: str = "adaptive") -> Iterator[Pair]:
     """A server in a process of its own, and an engine here that has looked it up."""
     with (
-        harness.Peer("rpc_engines:Server", transport=transport, progress=progress) as server,
+        harness.Companion("rpc_engines:Server", transport=transport, progress=progress) as server,
         Engine(**options_of(transport)) as engine,
     ):
         yield Pair(engine, server, transport)

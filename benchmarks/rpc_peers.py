@@ -1,6 +1,6 @@
 """What calls are compared with: pyzmq, gRPC, and UCX's own measuring program.
 
-Servers are roles for `harness.Peer`; the context managers give functions that call them once.
+Servers are roles for `harness.Companion`; the context managers give functions that call them once.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def zmq_echo(transport: str) -> Iterator[Echo]:
     with tempfile.TemporaryDirectory() as scratch:
         url = f"ipc://{scratch}/socket" if transport == "ipc" else "tcp://127.0.0.1:*"
         with (
-            harness.Peer("rpc_peers:ZmqServer", url=url) as server,
+            harness.Companion("rpc_peers:ZmqServer", url=url) as server,
             zmq.Context() as context,
             context.socket(zmq.REQ) as request,
         ):
@@ -128,7 +128,7 @@ def grpc_echo() -> Iterator[Echo]:
     except ImportError as error:
         raise UnavailableError(f"pip install grpcio ({error})") from error
     with (
-        harness.Peer("rpc_peers:GrpcServer") as server,
+        harness.Companion("rpc_peers:GrpcServer") as server,
         grpc.insecure_channel(server.call("address"), options=GRPC_OPTIONS) as channel,
     ):
         yield channel.unary_unary(GRPC_METHOD)
@@ -232,6 +232,6 @@ def open_all(stack: ExitStack) -> tuple[dict[str, Echo], dict[str, str]]:
     for name, opening in openings.items():
         try:
             ready[name] = stack.enter_context(opening())
-        except (UnavailableError, harness.PeerError) as error:
+        except (UnavailableError, harness.CompanionError) as error:
             missing[name] = str(error)
     return ready, missing

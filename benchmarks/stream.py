@@ -165,10 +165,10 @@ def measure(
         pairs = {}
         for library, where in places.items():
             consumer = stack.enter_context(
-                harness.Peer("stream:Consumer", library=library, where=where)
+                harness.Companion("stream:Consumer", library=library, where=where)
             )
             producer = stack.enter_context(
-                harness.Peer(
+                harness.Companion(
                     "stream:Producer", library=library, where=where, stored=stored, nbytes=nbytes
                 )
             )
@@ -203,7 +203,7 @@ def main() -> int:
     options = parser.parse_args()
     run = harness.Run("stream")
     run.header()
-    with redis_server() as port, harness.Peer("stream:BrokerHost") as host:
+    with redis_server() as port, harness.Companion("stream:BrokerHost") as host:
         places: dict[str, Any] = {"ours": host.call("address")}
         if port is None:
             print("redis-server, redis or proxystore is not installed: ours only")

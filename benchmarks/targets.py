@@ -169,11 +169,11 @@ class FreshArrays:
 
 
 @contextmanager
-def pair(door: str, capacity: int) -> Iterator[tuple[Store, harness.Peer]]:
+def pair(door: str, capacity: int) -> Iterator[tuple[Store, harness.Companion]]:
     """A reading store here and an owner elsewhere, with one door between them."""
     with (
         DOORS[door].open_store(capacity, register=True) as store,
-        harness.Peer("targets:Owner", door=door, capacity=capacity) as owner,
+        harness.Companion("targets:Owner", door=door, capacity=capacity) as owner,
     ):
         yield store, owner
 
@@ -488,7 +488,7 @@ def report(run: harness.Run, parts: Parts, scale: Any) -> None:
                 verdicts.append(verdict)
                 run.add(f"{name}: {verdict.what}", **asdict(verdict))
                 print_verdict(verdict)
-        except (ProxyStoreHpcError, harness.PeerError) as error:
+        except (ProxyStoreHpcError, harness.CompanionError) as error:
             met = None if isinstance(error, DoorUnavailableError) else False
             verdicts.append(Verdict(name, "measured", "-", met, str(error)))
             run.add(f"{name}: cannot be measured", **asdict(verdicts[-1]))

@@ -104,7 +104,7 @@ def tls_stream(nbytes: int, state: str) -> Iterator[Callable[[], int]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        harness.Peer("tcp:TlsSender", nbytes=nbytes, state=state) as sender,
+        harness.Companion("tcp:TlsSender", nbytes=nbytes, state=state) as sender,
         socket.create_connection(("127.0.0.1", sender.call("port"))) as raw,
         context.wrap_socket(raw) as connection,
     ):
@@ -146,7 +146,7 @@ def zmq_stream(nbytes: int) -> Iterator[Callable[[], Any]]:
     import zmq
 
     with (
-        harness.Peer("tcp:ZmqSender", nbytes=nbytes) as sender,
+        harness.Companion("tcp:ZmqSender", nbytes=nbytes) as sender,
         zmq.Context.instance().socket(zmq.REQ) as requester,
     ):
         requester.linger = 0
@@ -223,7 +223,7 @@ def measure(
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         state = str(Path(folder, "state.json"))
         capacity = max(sizes) + (256 << 20)
-        owner = stack.enter_context(harness.Peer("tcp:Owner", capacity=capacity, state=state))
+        owner = stack.enter_context(harness.Companion("tcp:Owner", capacity=capacity, state=state))
         endpoints = owner.call("endpoints")
         if "gateway" in ways:
             endpoints["gateway"] = stack.enter_context(gateway())

@@ -112,7 +112,7 @@ def measure(run: harness.Run, rate: str, sizes: tuple[int, ...], gets: int, fold
     gateway: subprocess.Popen[bytes] | None = None
     capacity = max(sizes) + (64 << 20)
     try:
-        with harness.Peer(
+        with harness.Companion(
             "tcp_link:Owner", launcher=here, address=address, state=state, capacity=capacity
         ) as owner:
             gateway = subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -122,7 +122,7 @@ def measure(run: harness.Run, rate: str, sizes: tuple[int, ...], gets: int, fold
                 "direct": owner.call("endpoint"),
                 "gateway": Gateway.parse(told).endpoint,
             }
-            with harness.Peer(
+            with harness.Companion(
                 "tcp_link:Client",
                 launcher=there,
                 endpoints=endpoints,

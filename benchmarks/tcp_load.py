@@ -133,7 +133,7 @@ def private(pid: int) -> int:
 
 
 def by_turns(
-    owner: harness.Peer, seconds: float, switch: Any, rounds: int
+    owner: harness.Companion, seconds: float, switch: Any, rounds: int
 ) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
     """The kernel without and with what `switch` turns on, which alternate."""
     without, with_it = [], []
@@ -178,7 +178,7 @@ def main() -> int:
         parser.error("two cores are needed: one for the owner, one for its server and clients")
     run = harness.Run("tcp_load")
     run.header()
-    with harness.Peer(
+    with harness.Companion(
         "tcp_load:Owner",
         rate=options.rate,
         connections=options.silent + options.busy,
@@ -186,7 +186,7 @@ def main() -> int:
         others=cores[1:],
     ) as owner:
         endpoint, pid = owner.call("endpoint")
-        with harness.Peer(
+        with harness.Companion(
             "tcp_load:Clients",
             endpoint=endpoint,
             key=owner.call("put"),

@@ -118,7 +118,9 @@ class Pair:
 
     def __init__(self, arm: str, place: str, stack: ExitStack) -> None:
         self.arm = arm
-        self.owner = stack.enter_context(harness.Peer("vs_proxystore:Owner", arm=arm, place=place))
+        self.owner = stack.enter_context(
+            harness.Companion("vs_proxystore:Owner", arm=arm, place=place)
+        )
         self.store = open_store(arm, place)
         stack.callback(self.store.close)
 

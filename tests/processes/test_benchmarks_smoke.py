@@ -174,11 +174,11 @@ def test_ratio_is_taken_round_by_round() -> None:
 
 
 def test_a_peer_that_raises_or_dies_is_an_error_here() -> None:
-    with harness.Peer("harness:StreamSender", nbytes=8) as peer:
-        with pytest.raises(harness.PeerError, match="AttributeError"):
+    with harness.Companion("harness:StreamSender", nbytes=8) as peer:
+        with pytest.raises(harness.CompanionError, match="AttributeError"):
             peer.call("no_such_method")
         peer.process.kill()
-        with pytest.raises(harness.PeerError, match="ended with -9"):
+        with pytest.raises(harness.CompanionError, match="ended with -9"):
             peer.call("port")
     assert peer.process.poll() is not None
 
