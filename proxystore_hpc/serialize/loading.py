@@ -41,6 +41,9 @@ def loads(view: Buffer, *, writable: bool = False) -> Any:
             raise InvalidArgumentError("a writable object needs writable memory to lie in")
     elif not view.readonly:
         view = view.toreadonly()
+    array = arrays.load_known(view)
+    if array is not None:
+        return array
     parsed = header.parse(view)
     kind = parsed[0]
     if kind <= header.CLOUDPICKLE:
@@ -78,17 +81,6 @@ def _load_memoryview(view: memoryview, parsed: header.Header) -> memoryview:
     return restore_view(_data(view, parsed), code, header.shape_of(view, meta_offset, end))
 
 
-def _load_ndarray(view: memoryview, parsed: header.Header) -> Any:
-    _, flags, _, name_offset, meta_offset, end, _ = parsed
-    offset, length = header.extent(view, parsed)
-    dtype = arrays.dtype_of(bytes(view[name_offset:meta_offset]))
-    shape = header.shape_of(view, meta_offset, end)
-    array = arrays.array_over(view, offset, dtype, shape, flags & header.FORTRAN)
-    if array.nbytes != length:
-        raise SerializationError("the shape of a stored array does not match its length")
-    return array
-
-
 def _load_opaque(view: memoryview, parsed: header.Header) -> Any:
     body = _data(view, parsed)
     if body[:4] == header.MAGIC:
@@ -112,7 +104,7 @@ _LOADERS: dict[int, Callable[[memoryview, header.Header], Any]] = {
     header.BYTES: _load_bytes,
     header.BYTEARRAY: _load_bytearray,
     header.MEMORYVIEW: _load_memoryview,
-    header.NDARRAY: _load_ndarray,
+    header.NDARRAY: arrays.load,
     header.OPAQUE: _load_opaque,
     header.CUSTOM: _load_custom,
     header.WRAPPED: _load_wrapped,

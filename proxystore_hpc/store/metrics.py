@@ -22,7 +22,7 @@ class DoorStats(NamedTuple):
     Attributes:
         operations: Number of transfers.
         bytes: Bytes transferred.
-        seconds: Time from the start to the end of each transfer, summed.
+        seconds: Time from the start to the end of each transfer, summed; a batch counts as one.
     """
 
     operations: int

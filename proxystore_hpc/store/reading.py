@@ -121,7 +121,9 @@ class Reading(StoreCore):
                         lambda left: self._instance.get(packed, writable, left),
                     )
                 door = getattr(lease, "door", DOOR)
-            self._received(key, lease, door, began, writable)
+            self._count_transfer(door, len(lease), time.perf_counter() - began)
+            if self._detailed or door not in _MAPPED_DOORS:
+                self._keep(key, lease, door, began, writable)
         elif self._detailed:
             self._metrics.add_counter("store.get.cache_hits", key, 1)
         if callable(progress):
@@ -165,10 +167,9 @@ class Reading(StoreCore):
             return None
         return ObjectChangedError("the object was updated", key=key)
 
-    def _received(
+    def _keep(
         self, key: Key, lease: Lease | memoryview, door: str, began: float, writable: bool
     ) -> None:
-        self._count_transfer(door, len(lease), time.perf_counter() - began)
         if door not in _MAPPED_DOORS and not writable and not key.live:
             self.cache.set(key, lease, len(lease))
         if self._detailed:
@@ -292,13 +293,18 @@ class Reading(StoreCore):
         results: list[Any] = [default] * len(keys)
         wanted: list[int] = []
         kept: dict[int, Lease | memoryview] = {}
-        for index, key in enumerate(keys):
-            self._reach(key)
-            cached = None if writable else self.cache.get(key)
-            if cached is None:
-                wanted.append(index)
-            else:
-                kept[index] = cached
+        if not self._ucx_tried:
+            for key in keys:
+                self._reach(key)
+        if writable or not len(self.cache):
+            wanted += range(len(keys))
+        else:
+            for index, key in enumerate(keys):
+                cached = self.cache.get(key)
+                if cached is None:
+                    wanted.append(index)
+                else:
+                    kept[index] = cached
         if kept:
             wanted += self._build_current(keys, kept, results, deserializer, limit)
             wanted.sort()
@@ -314,13 +320,19 @@ class Reading(StoreCore):
             limit,
             lambda packed, left: self._instance.get_batch(packed, writable, left),
         )
+        received: dict[str, list[int]] = {}
+        elapsed = time.perf_counter() - began
         for index, lease in zip(wanted, leases, strict=True):
             if not isinstance(lease, BaseException):
                 door = getattr(lease, "door", DOOR)
-                self._received(keys[index], lease, door, began, writable)
+                received.setdefault(door, []).append(len(lease))
+                if self._detailed or door not in _MAPPED_DOORS:
+                    self._keep(keys[index], lease, door, began, writable)
                 results[index] = self._build(lease, deserializer, writable)
             elif not isinstance(lease, _MISSING):
                 raise lease
+        for door, lengths in received.items():
+            self._count_transfer(door, sum(lengths), elapsed, len(lengths))
         return results
 
     def _build_current(
