@@ -20,13 +20,9 @@
 #include "objects/claims.h"
 #include "objects/header.h"
 #include "objects/key.h"
+#include "objects/policy.h"
 
 namespace pshpc::objects {
-
-struct Policy {
-  Nanoseconds time_to_live = 0;  // 0: for ever
-  std::uint32_t flags = 0;       // kPinned, kRaised
-};
 
 // The object that is to have what is stored: one of a deferred key, or, with the number of a
 // reference that allows it, one that is there and changes.

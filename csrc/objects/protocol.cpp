@@ -20,6 +20,7 @@ const char* kind_name(Kind kind) {
     case Kind::release: return "store.release";
     case Kind::extend: return "store.extend";
     case Kind::validate: return "store.validate";
+    case Kind::store: return "store.store";
   }
   return "store";
 }

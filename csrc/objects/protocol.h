@@ -28,14 +28,17 @@ enum class Kind : std::uint16_t {
   release,     // references -> codes
   extend,      // time to live, objects -> codes
   validate,    // objects, generations -> codes
+  store,       // policy, bytes -> key
 };
-inline constexpr Kind kLastKind = Kind::validate;
+inline constexpr Kind kLastKind = Kind::store;
 
 inline rpc::Target target_of(Kind kind) { return {static_cast<rpc::MethodId>(kind), 0}; }
 const char* kind_name(Kind kind);
 
 // What one socket frame carries at most of fetched or delivered bytes.
 inline constexpr std::uint64_t kChunk = 1u << 20;
+// Up to this size an object is stored by one request instead of three, for two more copies of it.
+inline constexpr std::uint64_t kStoredAtOnce = 4096;
 // Objects in one request that names several.
 inline constexpr std::size_t kMaxBatch = 10'000;
 
@@ -49,6 +52,26 @@ struct ObjectRef {
     ref.object_id = in.get<std::uint64_t>();
     ref.capability = in.get_tag();
     return ref;
+  }
+};
+
+// A block for an object: a new one, or, as for Into, one that is known.
+struct ReserveOrder {
+  std::uint64_t length = 0;
+  ObjectRef object;
+  std::uint64_t claim = 0;
+
+  void encode(WireWriter& out) const {
+    out.put(length);
+    object.encode(out);
+    out.put(claim);
+  }
+  static ReserveOrder decode(WireReader& in) {
+    ReserveOrder order;
+    order.length = in.get<std::uint64_t>();
+    order.object = ObjectRef::decode(in);
+    order.claim = in.get<std::uint64_t>();
+    return order;
   }
 };
 

@@ -88,6 +88,7 @@ void Service::handle(rpc::Request& request) {
     case Kind::release: status = release(in, to); break;
     case Kind::extend: status = extend(in, to); break;
     case Kind::validate: status = validate(in, to); break;
+    case Kind::store: status = store(in, caller, to); break;
     default: status = Status(Code::protocol, "a request of an unknown kind");
   }
   if (!status.ok()) to.reply(status);
@@ -169,17 +170,20 @@ Status Service::region(WireReader& in, const Caller& caller, Responder& to) {
   return {};
 }
 
-Status Service::reserve(WireReader& in, const Caller& caller, Responder& to) {
-  const auto length = in.get<std::uint64_t>();
-  const ObjectRef target = ObjectRef::decode(in);
-  const Into into{target.object_id, in.get<std::uint64_t>()};
-  if (!in.at_end()) return short_request();
+Expected<Reservation> Service::reserve_as_asked(const ReserveOrder& order, const Caller& caller) {
   if (!caller.trusted) return untrusted("storing objects");
+  const Into into{order.object.object_id, order.claim};
   if (into.object_id != 0) {
-    const Status allowed = owner_->may_store_into(into, target.capability);
+    const Status allowed = owner_->may_store_into(into, order.object.capability);
     if (!allowed.ok()) return allowed;
   }
-  auto reservation = owner_->reserve(length, caller.connection, into);
+  return owner_->reserve(order.length, caller.connection, into);
+}
+
+Status Service::reserve(WireReader& in, const Caller& caller, Responder& to) {
+  const ReserveOrder order = ReserveOrder::decode(in);
+  if (!in.at_end()) return short_request();
+  auto reservation = reserve_as_asked(order, caller);
   if (!reservation) return reservation.status();
   WireWriter out;
   out.put(reservation->object_id);
@@ -223,15 +227,33 @@ Status Service::deliver(WireReader& in, ConstSpan payload, const Caller& caller,
 
 Status Service::publish(WireReader& in, const Caller& caller, Responder& to) {
   const auto object = in.get<std::uint64_t>();
-  Policy policy;
-  policy.time_to_live = in.get<std::int64_t>();
-  policy.flags = in.get<std::uint32_t>();
+  const Policy policy = Policy::decode(in);
   if (!in.at_end()) return short_request();
   if (!caller.trusted) return untrusted("storing objects");
-  if ((policy.flags & ~(kPinned | kRaised)) != 0 || policy.time_to_live < 0)
-    return {Code::invalid, "an unknown policy"};
+  if (!policy.known()) return {Code::invalid, "an unknown policy"};
   auto key = owner_->publish(object, policy, false, caller.connection);
   if (!key) return key.status();
+  to.reply({}, key->encode());
+  return {};
+}
+
+Status Service::store(WireReader& in, const Caller& caller, Responder& to) {
+  const ReserveOrder order = ReserveOrder::decode(in);
+  const Policy policy = Policy::decode(in);
+  if (!in.ok()) return short_request();
+  if (!policy.known()) return {Code::invalid, "an unknown policy"};
+  const ConstSpan bytes = in.rest();
+  if (bytes.size != order.length || bytes.size > kStoredAtOnce)
+    return {Code::protocol, "an object of another size than was said"};
+  auto reservation = reserve_as_asked(order, caller);
+  if (!reservation) return reservation.status();
+  Status filled = owner_->fill(reservation.value(), 0, bytes);
+  auto key = filled.ok() ? owner_->publish(reservation->object_id, policy, false, caller.connection)
+                         : Expected<Key>(std::move(filled));
+  if (!key) {
+    owner_->abort(reservation->object_id, caller.connection);
+    return key.status();
+  }
   to.reply({}, key->encode());
   return {};
 }

@@ -39,9 +39,11 @@ class Service : public rpc::Handler {
   Status evict(WireReader& in, Responder& to);
   Status segment(WireReader& in, const Caller& caller, Responder& to);
   Status region(WireReader& in, const Caller& caller, Responder& to);
+  Expected<Reservation> reserve_as_asked(const ReserveOrder& order, const Caller& caller);
   Status reserve(WireReader& in, const Caller& caller, Responder& to);
   Status deliver(WireReader& in, ConstSpan payload, const Caller& caller, Responder& to);
   Status publish(WireReader& in, const Caller& caller, Responder& to);
+  Status store(WireReader& in, const Caller& caller, Responder& to);
   Status abort(WireReader& in, const Caller& caller, Responder& to);
   Status fetch(WireReader& in, Responder& to);
   Status wait(WireReader& in, rpc::Request& request);

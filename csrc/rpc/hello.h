@@ -14,7 +14,7 @@
 
 namespace pshpc::rpc {
 
-inline constexpr std::uint32_t kProtocolVersion = 5;
+inline constexpr std::uint32_t kProtocolVersion = 6;
 
 // Frames on our sockets.
 enum class FrameKind : std::uint16_t {

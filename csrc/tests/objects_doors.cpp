@@ -336,7 +336,7 @@ TEST(door_writes_that_fail_leave_nothing_behind) {
 TEST(door_a_writer_that_leaves_in_the_middle_of_a_delivery) {
   Pair pair(false);
   const Bytes bytes = patterned(8 << 20, 9);
-  CHECK(pair.put_to(Bytes(10)).ok());
+  CHECK(pair.put_to(Bytes(10'000)).ok());
   pair.there->hold_in = true;
   std::thread writing([&] { CHECK(!pair.put_to(bytes).ok()); });
   CHECK(eventually([&] { return pair.there->payloads_in == 2; }));

@@ -17,7 +17,7 @@ using namespace pshpc::test;
 
 namespace {
 
-constexpr std::size_t kSizes[] = {0, 1, 100, 4000, 65471, 65472, 65536, 3 << 20};
+constexpr std::size_t kSizes[] = {0, 1, 100, 4096, 4097, 65471, 65472, 65536, 3 << 20};
 
 }  // namespace
 
