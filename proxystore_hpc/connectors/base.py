@@ -6,7 +6,23 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, TypeVar
 
+from proxystore_hpc.connectors.protocols import OnceConnector
+from proxystore_hpc.serialize.views import BytesLike
+
 ConnectorT = TypeVar("ConnectorT", bound="ConnectorBase")
+
+
+def set_once(connector: Any, key: Any, obj: BytesLike) -> bool:
+    """Stores bytes under a key of `connector.new_key` if nothing is there; whether it did.
+
+    In one step if it is an `OnceConnector`, else by asking first.
+    """
+    if isinstance(connector, OnceConnector):
+        return connector.set_once(key, obj)
+    if connector.exists(key):
+        return False
+    connector.set(key, obj)
+    return True
 
 
 class ConnectorBase(ABC):

@@ -145,7 +145,14 @@ class FileConnector(ConnectorBase):
         """Stores bytes under a key of `new_key`. What was stored there is replaced in one step."""
         self._write(key, [obj if isinstance(obj, bytes) else memoryview(obj)])
 
-    def _write(self, key: FileKey, parts: Sequence[bytes | memoryview]) -> None:
+    def set_once(self, key: FileKey, obj: BytesLike) -> bool:
+        """As `set`, if nothing is stored there; whether it was stored. Needs hard links."""
+        parts = [obj if isinstance(obj, bytes) else memoryview(obj)]
+        return self._write(key, parts, replace=False)
+
+    def _write(
+        self, key: FileKey, parts: Sequence[bytes | memoryview], *, replace: bool = True
+    ) -> bool:
         path = self._path(key)
         partial = os.path.join(self.store_dir, f".{self._names.new()}{_PARTIAL}")  # noqa: PTH118
         with self._failing("cannot be stored", key):
@@ -163,13 +170,17 @@ class FileConnector(ConnectorBase):
                         os.fsync(handle)
                 finally:
                     os.close(handle)
-                os.rename(partial, path)  # noqa: PTH104
+                if replace:
+                    os.rename(partial, path)  # noqa: PTH104
+                elif not _link(partial, path):
+                    return False
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(partial)  # noqa: PTH108
                 raise
             if self.fsync:
                 self._sync_directory()
+        return True
 
     def _sync_directory(self) -> None:
         handle = os.open(self.store_dir, os.O_RDONLY)
@@ -194,6 +205,17 @@ class FileConnector(ConnectorBase):
             raise ConnectorError(
                 f"{what} {how}: {error.strerror or error}", connector=repr(self), key=key
             ) from error
+
+
+def _link(partial: str, path: str) -> bool:
+    """Gives a file its name unless another has that; it loses its old name in any case."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(partial)  # noqa: PTH108
+    return True
 
 
 def _write_all(handle: int, view: memoryview) -> None:

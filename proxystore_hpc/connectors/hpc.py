@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from proxystore_hpc.connectors.base import ConnectorBase
-from proxystore_hpc.exceptions import ConfigError, StoreClosedError
+from proxystore_hpc.exceptions import ConfigError, InvalidArgumentError, StoreClosedError
 from proxystore_hpc.key import Key
 from proxystore_hpc.serialize import deserialize, plan, zero_copy
 from proxystore_hpc.serialize.views import BytesLike
@@ -173,6 +173,16 @@ class HPCConnector(ConnectorBase):
             InvalidArgumentError: It was set before.
         """
         self.store.set(Key(key.packed), obj, serializer=_as_it_is)
+
+    def set_once(self, key: HPCKey, obj: BytesLike) -> bool:
+        """As `set`; whether it was stored, False if something was stored there before."""
+        try:
+            self.set(key, obj)
+        except InvalidArgumentError:
+            if self.exists(key):
+                return False
+            raise
+        return True
 
 
 @zero_copy

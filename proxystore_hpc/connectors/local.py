@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from proxystore_hpc.connectors.base import ConnectorBase
 from proxystore_hpc.serialize.views import BytesLike
+from proxystore_hpc.utils.locks import make_rlock
 
 
 class LocalKey(NamedTuple):
@@ -38,6 +39,7 @@ class LocalConnector(ConnectorBase):
     ) -> None:
         self._store: dict[LocalKey, BytesLike] = {} if store_dict is None else store_dict
         self._include_data_in_config = include_data_in_config
+        self._first = make_rlock()
 
     def close(self) -> None:
         """Does nothing: the dictionary may be the caller's."""
@@ -82,3 +84,11 @@ class LocalConnector(ConnectorBase):
     def set(self, key: LocalKey, obj: BytesLike) -> None:
         """Stores bytes under a key of `new_key`."""
         self._store[key] = obj if type(obj) is bytes else bytes(obj)
+
+    def set_once(self, key: LocalKey, obj: BytesLike) -> bool:
+        """As `set`, if nothing is stored there; whether it was stored."""
+        with self._first:
+            if key in self._store:
+                return False
+            self.set(key, obj)
+        return True

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from proxystore_hpc.connectors.base import ConnectorBase
+from proxystore_hpc.connectors.base import ConnectorBase, set_once
 from proxystore_hpc.connectors.policies import Policy, PolicyDict
 from proxystore_hpc.exceptions import MultiConnectorError
 from proxystore_hpc.serialize.views import BytesLike
@@ -206,6 +206,13 @@ class MultiConnector(ConnectorBase):
     def set(self, key: MultiKey, obj: BytesLike) -> None:
         """Stores bytes under a key of `new_key`."""
         self._of(key).set(key.connector_key, obj)
+
+    def set_once(self, key: MultiKey, obj: BytesLike) -> bool:
+        """As `set`, if nothing is stored there; whether it was stored.
+
+        With a connector that cannot tell, two who do so at the same moment may both succeed.
+        """
+        return set_once(self._of(key), key.connector_key, obj)
 
     def _choose(
         self,

@@ -16,6 +16,7 @@ from proxystore_hpc.serialize.views import BytesLike
 
 KeyT = TypeVar("KeyT")
 NewKeyT = TypeVar("NewKeyT", covariant=True)
+GivenKeyT = TypeVar("GivenKeyT", contravariant=True)
 
 
 @runtime_checkable
@@ -68,6 +69,18 @@ class DeferrableConnector(Protocol[KeyT]):
 
     def set(self, key: KeyT, obj: BytesLike) -> None:
         """Stores bytes under a key of `new_key`, in any process."""
+
+
+@runtime_checkable
+class OnceConnector(Protocol[GivenKeyT]):
+    """A deferrable connector that can tell who was first; futures are safe from races then."""
+
+    def set_once(self, key: GivenKeyT, obj: BytesLike) -> bool:
+        """As `set`, if nothing is stored under `key`. In one step, whoever else does so, anywhere.
+
+        Returns:
+            Whether it was stored.
+        """
 
 
 @runtime_checkable

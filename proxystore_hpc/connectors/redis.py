@@ -273,7 +273,7 @@ class RedisConnector(ConnectorBase):
                 for key, obj in zip(keys, objs, strict=True):
                     view = memoryview(obj).cast("B")
                     if self._in_pieces(view):
-                        self._set_pieces(key, view)
+                        self._set_pieces(key, view, True)
                         continue
                     group[key.redis_key] = obj if isinstance(obj, bytes) else view
                     nbytes += len(view)
@@ -300,31 +300,38 @@ class RedisConnector(ConnectorBase):
             if earlier:
                 self._redis_client.unlink(*earlier)
 
-    def _store(self, key: RedisKey, obj: BytesLike) -> None:
+    def set_once(self, key: RedisKey, obj: BytesLike) -> bool:
+        """As `set`, if nothing is stored there; whether it was stored."""
+        with self._failing("cannot be stored", key):
+            return self._store(key, obj, replace=False)
+
+    def _store(self, key: RedisKey, obj: BytesLike, *, replace: bool = True) -> bool:
         view = memoryview(obj).cast("B")
         if self._in_pieces(view):
-            self._set_pieces(key, view)
-        else:
-            self._redis_client.set(key.redis_key, obj if isinstance(obj, bytes) else view)
+            return self._set_pieces(key, view, replace)
+        value = obj if isinstance(obj, bytes) else view
+        return bool(self._redis_client.set(key.redis_key, value, nx=not replace))
 
     def _in_pieces(self, view: memoryview) -> bool:
         # Values that look like our mark go in pieces, too, so that none is mistaken for it.
         return len(view) > self._chunk_size or view[: len(_MARK)] == _MARK
 
-    def _set_pieces(self, key: RedisKey, view: memoryview) -> None:
+    def _set_pieces(self, key: RedisKey, view: memoryview, replace: bool) -> bool:
         name = os.urandom(16)
         pieces = _pieces(key, name, -(-len(view) // self._chunk_size))
         try:
             for index, piece in enumerate(pieces):
                 start = index * self._chunk_size
                 self._redis_client.set(piece, view[start : start + self._chunk_size])
-            self._redis_client.set(
-                key.redis_key, _CHUNKED.pack(_MARK, name, len(pieces), len(view))
-            )
+            value = _CHUNKED.pack(_MARK, name, len(pieces), len(view))
+            stored = bool(self._redis_client.set(key.redis_key, value, nx=not replace))
         except BaseException:
             with contextlib.suppress(self._redis.RedisError):
                 self._redis_client.unlink(*pieces)
             raise
+        if not stored:
+            self._redis_client.unlink(*pieces)
+        return stored
 
     @contextlib.contextmanager
     def _failing(self, how: str, *key: RedisKey) -> Iterator[None]:

@@ -99,7 +99,8 @@ class ConnectedResults(ConnectedWriting):
     ) -> None:
         """As `set`, for what waits by `wait_for_result`.
 
-        Two processes that do so at the same moment may both succeed: connectors cannot tell.
+        With a connector that is no `OnceConnector`, two processes that do so at the same moment
+        may both succeed.
 
         Args:
             key: A key of `new_key`.
@@ -110,9 +111,8 @@ class ConnectedResults(ConnectedWriting):
         Raises:
             InvalidArgumentError: Something is stored there already.
         """
-        if self.exists(key):
+        if not self._set_by_connector(key, obj, _raising if raised else serializer, once=True):
             raise InvalidArgumentError(f"something is stored under {key!r} already, and it stays")
-        self.set(key, obj, serializer=_raising if raised else serializer)
 
 
 def _raising(error: BaseException) -> bytes:

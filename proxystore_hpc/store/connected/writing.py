@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from proxystore_hpc.connectors.base import set_once
 from proxystore_hpc.connectors.protocols import DeferrableConnector
 from proxystore_hpc.exceptions import NotDeferrableError
 from proxystore_hpc.serialize import Layout, is_bytes_like, plan
@@ -113,16 +114,25 @@ class ConnectedWriting(ConnectedReading):
         Raises:
             NotDeferrableError: The connector has no such keys.
         """
+        refuse(policy=policy)
+        self._set_by_connector(key, obj, serializer)
+
+    def _set_by_connector(
+        self, key: Any, obj: Any, serializer: SerializerT | None, *, once: bool = False
+    ) -> bool:
         self._check_open()
         self._check_deferrable()
-        refuse(policy=policy)
         began = time.perf_counter()
         packed = self._pack(obj, serializer)
         packed_at = time.perf_counter()
         with self._turns:
-            self.connector.set(key, joined(packed))
+            if not once:
+                self.connector.set(key, joined(packed))
+            elif not set_once(self.connector, key, joined(packed)):
+                return False
         self.cache.evict(key)
         self._stored("set", key, size_of(packed), began, packed_at)
+        return True
 
     def _check_deferrable(self) -> None:
         if not isinstance(self.connector, DeferrableConnector):

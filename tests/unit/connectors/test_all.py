@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxystore_hpc.connectors.protocols import Connector, DeferrableConnector
+from proxystore_hpc.connectors.protocols import Connector, DeferrableConnector, OnceConnector
 
 SIZES = (0, 1, 100, 101, 1 << 20)
 
@@ -62,6 +62,30 @@ def test_a_key_may_come_before_what_it_stands_for(connector):
     assert not connector.exists(key)
     connector.set(key, b"late")
     assert bytes(connector.get(key)) == b"late"
+
+
+@pytest.mark.parametrize("size", [1, 3 << 20])
+def test_of_many_who_set_once_one_does(connector, size):
+    assert isinstance(connector, OnceConnector)
+    for _ in range(5):
+        key = connector.new_key()
+        start = threading.Barrier(4)
+        stored: list[int] = []
+
+        def race(number, key=key, start=start, stored=stored):
+            start.wait(10)
+            if connector.set_once(key, bytes([number]) * size):
+                stored.append(number)
+
+        threads = [threading.Thread(target=race, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        (first,) = stored
+        assert connector.get(key) == bytes([first]) * size
+        assert not connector.set_once(key, b"late")
+        connector.evict(key)
 
 
 def test_keys_are_tuples_and_travel(connector):
