@@ -145,8 +145,8 @@ class Keeper:
         if kept.shed_objects:
             self._note(
                 f"{kept.shed_objects} objects ({kept.shed_bytes} bytes) of store {kept.store!r} "
-                f"were refused: the limit of {self.limit} bytes is reached; evict objects, or raise "
-                "it by --limit or PROXYSTORE_HPC_KEEPER_LIMIT"
+                f"were refused: the limit of {self.limit} bytes is reached; evict objects, or "
+                "raise it by --limit or PROXYSTORE_HPC_KEEPER_LIMIT"
             )
         if kept.objects:
             self._kept.append(kept)
