@@ -16,6 +16,7 @@ objects::Estate estate_of(const py::dict& left) {
   const std::string outside = py::cast<std::string>(left["outside"]);
   estate.outside = ConstSpan(outside).copy();
   estate.table = Fd(take("table"));
+  estate.claims = Fd(take("claims"));
   for (const py::handle& fd : py::cast<py::list>(left["listeners"]))
     estate.listeners.emplace_back(py::cast<int>(fd));
   for (const py::handle& item : py::cast<py::list>(left["segments"])) {

@@ -9,13 +9,13 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "base/guarded_fd.h"
-#include "base/mapping.h"
 #include "base/status.h"
+#include "memory/shared_slots.h"
 
 namespace pshpc::memory {
 
@@ -25,25 +25,20 @@ struct TableSlot {
   std::atomic<std::int64_t> expires;  // 0: never
   std::atomic<std::uint64_t> viewed;  // not 0: the owner's process holds views of it
 };
-struct TableHeader {
-  std::uint64_t magic;
-  std::atomic<std::uint64_t> ever_used;  // slots from here on were never taken
-  std::uint8_t reserved[48];
-};
-static_assert(sizeof(TableSlot) == 32 && sizeof(TableHeader) == 64);
+static_assert(sizeof(TableSlot) == 32);
 
 // Not thread-safe: it changes under its owner's lock.
 class BlockTable {
  public:
-  using Slot = std::uint32_t;
-  static constexpr Slot kNone = ~0u;
+  using Slot = SharedSlots::Slot;
+  static constexpr Slot kNone = SharedSlots::kNone;
   // Of one arena; what comes past it is in no slot.
   static constexpr std::uint64_t kMaxSlots = std::uint64_t{1} << 24;
 
   // For an arena of `capacity` bytes. Takes memory as it fills, 32 bytes for each block.
   static Expected<std::unique_ptr<BlockTable>> create(std::uint64_t capacity);
 
-  int fd() const { return fd_.get(); }  // to hand over; -1 in a forked child
+  int fd() const { return slots_->fd(); }  // to hand over; -1 in a forked child
 
   // kNone when no slot can be had; the block is then known to this process alone.
   Slot enter(std::uint64_t block, std::uint64_t size);
@@ -62,18 +57,10 @@ class BlockTable {
   static Expected<std::vector<Entry>> read(const Fd& fd);
 
  private:
-  BlockTable(GuardedFd fd, Mapping mapping, std::uint64_t slots);
-  TableHeader& header() const { return *reinterpret_cast<TableHeader*>(mapping_.data()); }
-  TableSlot& at(Slot slot) const {
-    return reinterpret_cast<TableSlot*>(mapping_.data() + sizeof(TableHeader))[slot];
-  }
-  bool grow();
+  explicit BlockTable(std::unique_ptr<SharedSlots> slots) : slots_(std::move(slots)) {}
+  TableSlot& at(Slot slot) const { return *reinterpret_cast<TableSlot*>(slots_->at(slot)); }
 
-  GuardedFd fd_;
-  Mapping mapping_;
-  const std::uint64_t slots_;
-  std::uint64_t backed_ = 0;  // slots that have memory
-  std::vector<Slot> free_;
+  const std::unique_ptr<SharedSlots> slots_;
 };
 
 }  // namespace pshpc::memory

@@ -45,8 +45,8 @@ Expected<Identity> Identity::parse(ConstSpan bytes) {
 }
 
 void Handover::begin(const Identity& identity, const memory::BlockTable& table,
-                     const std::vector<int>& listeners) {
-  std::vector<int> fds{table.fd()};
+                     const ClaimTable& claims, const std::vector<int>& listeners) {
+  std::vector<int> fds{table.fd(), claims.fd()};
   fds.insert(fds.end(), listeners.begin(), listeners.end());
   send(HandoverKind::identity, identity.encode(), fds);
 }

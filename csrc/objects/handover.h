@@ -15,13 +15,14 @@
 #include "base/status.h"
 #include "memory/arena.h"
 #include "memory/block_table.h"
+#include "objects/claim_table.h"
 #include "rpc/address.h"
 
 namespace pshpc::objects {
 
 // Frames on the connection to a keeper.
 enum class HandoverKind : std::uint16_t {
-  identity = 1,  // Identity; descriptors: the table of blocks, then the listeners
+  identity = 1,  // Identity; descriptors: the tables of blocks and references, then the listeners
   segment,       // u32 number; its descriptor
   pin_table,     // u64 connection; its descriptor
   left,          // u64 connection
@@ -50,7 +51,7 @@ class Handover {
  public:
   explicit Handover(Fd connection) : fd_(std::move(connection)) {}
 
-  void begin(const Identity& identity, const memory::BlockTable& table,
+  void begin(const Identity& identity, const memory::BlockTable& table, const ClaimTable& claims,
              const std::vector<int>& listeners);
   void add_segment(const memory::Segment& segment);
   void add_pin_table(std::uint64_t connection, int fd);
@@ -76,6 +77,7 @@ struct Estate {
   std::string config;
   Bytes outside;
   Fd table;
+  Fd claims;
   std::vector<Fd> listeners;  // the first is the node socket
   std::vector<memory::Arena::Inherited> segments;
   std::vector<Fd> pin_tables;

@@ -1,7 +1,9 @@
 #include "objects/instance.h"
 
+#include <signal.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <mutex>
 #include <thread>
@@ -41,7 +43,8 @@ class OwnerGate final : public rpc::Gate {
     return owner_->capability(object_id);
   }
   Status joined(const rpc::Caller& caller, std::vector<Fd> attached) override {
-    owner_->join(caller.connection, caller.address ? caller.address->id : Claims::Party{});
+    owner_->join(caller.connection, caller.address ? caller.address->id : Claims::Party{},
+                 caller.local);
     if (!caller.local || attached.empty()) return {};
     return adopt_pins(*owner_, handover_.get(), caller.connection, std::move(attached.front()));
   }
@@ -65,6 +68,21 @@ void never_undo(std::shared_ptr<const memory::Registration> registration) {
   static auto& kept = *new std::vector<std::shared_ptr<const memory::Registration>>;
   std::lock_guard<std::mutex> lock(mutex);
   kept.push_back(std::move(registration));
+}
+
+// How often an heir looks whether those live who held references and have not come.
+constexpr Nanoseconds kRollCallPeriod = 2 * kSecond;
+
+// A process of this node, by its id. Its socket may be a keeper's, too; the kernel then names the
+// process that it was.
+bool has_ended(const Claims::Party& party, std::uint32_t uid) {
+  rpc::Address address;
+  address.id = party;
+  address.uid = uid;
+  auto connected = fabric::connect_abstract(address.node_socket(), Deadline::after(0));
+  if (!connected) return connected.status().code() == Code::owner_gone;
+  const auto peer = fabric::peer_credentials(connected.value().get());
+  return peer && peer.value().pid > 0 && ::kill(peer.value().pid, 0) != 0 && errno == ESRCH;
 }
 
 }  // namespace
@@ -133,6 +151,10 @@ Status Instance::start(std::optional<Estate> estate) {
     if (!table) return table.status();
     table_ = std::move(table).value();
     owner_options.table = table_;
+    auto claims = ClaimTable::create();
+    if (!claims) return claims.status();
+    claim_table_ = std::move(claims).value();
+    owner_options.claim_table = claim_table_;
   }
   // Descriptors are sent before a block of the segment is used, and outlive us in the socket.
   owner_ = std::make_shared<Owner>(
@@ -145,7 +167,12 @@ Status Instance::start(std::optional<Estate> estate) {
   if (estate) {
     auto blocks = memory::BlockTable::read(estate->table);
     if (!blocks) return blocks.status();
-    Heritage heritage{std::move(estate->segments), std::move(blocks).value(), {}};
+    auto claims = ClaimTable::read(estate->claims);
+    if (!claims) return claims.status();
+    Heritage heritage;
+    heritage.segments = std::move(estate->segments);
+    heritage.blocks = std::move(blocks).value();
+    heritage.claims = std::move(claims).value();
     for (Fd& fd : estate->pin_tables) {
       auto table = memory::PinTableView::open(std::move(fd));
       if (!table) return table.status();
@@ -236,6 +263,13 @@ Status Instance::resume() {
     if (!status.ok()) return status;
   }
   former_listeners_.clear();
+  progress_.every(kRollCallPeriod, [weak = std::weak_ptr<Owner>(owner_)] {
+    const auto owner = weak.lock();
+    if (!owner) return false;
+    for (const auto& party : owner->absent_parties())
+      if (has_ended(party, owner->self().uid)) owner->end_party(party);
+    return true;
+  });
   return {};
 }
 
@@ -247,7 +281,7 @@ Status Instance::introduce_to_keeper() {
   identity.trust_user = options_.trust_user;
   identity.store = options_.store;
   identity.grace = options_.owner.grace;
-  options_.handover->begin(identity, *table_, listeners_);
+  options_.handover->begin(identity, *table_, *claim_table_, listeners_);
   if (!options_.handover->broken()) return {};
   return {Code::peer_lost, "the keeper of this node ended while the store was opened"};
 }

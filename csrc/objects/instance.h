@@ -114,6 +114,7 @@ class Instance {
   const std::shared_ptr<rpc::Exposure> exposure_ = std::make_shared<rpc::Exposure>();
   fabric::Progress progress_;
   std::shared_ptr<memory::BlockTable> table_;
+  std::shared_ptr<ClaimTable> claim_table_;
   std::vector<int> listeners_;        // of the server
   std::vector<Fd> former_listeners_;  // that an owner left, until resume()
   std::shared_ptr<Owner> owner_;

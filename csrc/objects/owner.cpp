@@ -45,7 +45,9 @@ Owner::Owner(OwnerAddress self, OwnerOptions options, memory::Arena::SegmentHook
       birth_(fork_generation()),
       secret_(options_.secret ? *options_.secret : random_tag()),
       arena_(options_.arena, std::move(hook)),
-      table_(options_.table) {}
+      table_(options_.table) {
+  claims_.use(options_.claim_table);
+}
 
 bool Owner::inherited() const { return birth_ != fork_generation(); }
 

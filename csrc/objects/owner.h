@@ -72,6 +72,7 @@ struct OwnerOptions {
   Nanoseconds grace = 100 * kMillisecond;
   // Names every block that is in use, for whoever takes over when this process ends.
   std::shared_ptr<memory::BlockTable> table;
+  std::shared_ptr<ClaimTable> claim_table;
   // That capabilities are made of; a new one if there is none.
   std::optional<Tag> secret;
 };
@@ -80,6 +81,7 @@ struct OwnerOptions {
 struct Heritage {
   std::vector<memory::Arena::Inherited> segments;
   std::vector<memory::BlockTable::Entry> blocks;
+  std::vector<ClaimTable::Entry> claims;
   // Of its readers, who may be looking at blocks still.
   std::vector<std::shared_ptr<memory::PinTableView>> tables;
 };
@@ -180,7 +182,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
 
   // A peer came, and went: what it had reserved is given back, its pins are void. The references
   // of its process end with the last of its connections.
-  void join(std::uint64_t connection, const Claims::Party& party = {});
+  void join(std::uint64_t connection, const Claims::Party& party = {}, bool on_node = false);
   void leave(std::uint64_t connection);
   // Code::closed when the peer has left meanwhile.
   Status add_reader(std::uint64_t connection, std::shared_ptr<memory::PinTableView> table);
@@ -198,6 +200,10 @@ class Owner : public std::enable_shared_from_this<Owner> {
   void hand_over();
   // Before anything else: the objects of an owner that has ended. Nothing can be stored here then.
   Status adopt(Heritage heritage);
+  // Processes of this node that held references at the former owner and have not come here; and
+  // that one of them has ended.
+  std::vector<Claims::Party> absent_parties() const;
+  void end_party(const Claims::Party& party);
   // Evicts the largest objects until no more than `most` bytes are used.
   Shed shed(std::uint64_t most);
   const Tag& secret() const { return secret_; }
@@ -239,6 +245,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
     std::unordered_set<std::uint64_t> reserved;
     std::size_t waits = 0;
     bool one_sided = false;
+    bool on_node = false;
     Claims::Party party{};
   };
   struct Waiter {
@@ -281,6 +288,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
   void release_locked(const memory::Block& block, Slot slot);
   void pin_here_locked(const memory::Block& block, Slot slot);
   void set_expiry_locked(Entry& entry, std::uint64_t object_id, Nanoseconds expires);
+  void adopt_claims_locked(const std::vector<ClaimTable::Entry>& left);
   Status adopt_block_locked(const memory::BlockTable::Entry& left);
   void collect_locked(Nanoseconds time);
   std::vector<Waiter> take_impatient_locked(Nanoseconds time);

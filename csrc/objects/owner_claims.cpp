@@ -16,12 +16,14 @@ Status Owner::hold(std::uint64_t object_id, const Tag& presented, const ClaimReq
   auto found = find_live(object_id, presented);
   if (!found) return found.status();
   Claims::Party party{};
+  ClaimRequest asked = request;
   if (connection != 0) {
     const auto peer = peers_.find(connection);
     if (peer == peers_.end()) return {Code::closed, "the process has left"};
     party = peer->second.party;
+    asked.on_node = peer->second.on_node;
   }
-  return claims_.hold(object_id, request, party, now());
+  return claims_.hold(object_id, asked, party, now());
 }
 
 Status Owner::release(std::uint64_t object_id, const Tag& presented, std::uint64_t claim) {

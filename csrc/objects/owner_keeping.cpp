@@ -59,7 +59,37 @@ Status Owner::adopt(Heritage heritage) {
     const Status adopted = adopt_block_locked(left);
     if (!adopted.ok()) return adopted;
   }
+  adopt_claims_locked(heritage.claims);
   return {};
+}
+
+// Objects whose last references were the former owner's own end with it.
+void Owner::adopt_claims_locked(const std::vector<ClaimTable::Entry>& left) {
+  std::vector<std::uint64_t> counted;
+  for (const ClaimTable::Entry& entry : left) {
+    if (entries_.count(entry.object) == 0) continue;
+    counted.push_back(entry.object);
+    claims_.restore(entry);
+  }
+  counted.erase(std::remove_if(counted.begin(), counted.end(),
+                               [this](std::uint64_t object) { return claims_.has(object); }),
+                counted.end());
+  evict_orphans_locked(counted);
+}
+
+std::vector<Claims::Party> Owner::absent_parties() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto parties = claims_.parties_on_node();
+  parties.erase(
+      std::remove_if(parties.begin(), parties.end(),
+                     [this](const auto& party) { return connections_.count(party) != 0; }),
+      parties.end());
+  return parties;
+}
+
+void Owner::end_party(const Claims::Party& party) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (connections_.count(party) == 0) evict_orphans_locked(claims_.end(party));
 }
 
 Status Owner::adopt_block_locked(const BlockTable::Entry& left) {

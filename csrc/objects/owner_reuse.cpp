@@ -83,9 +83,10 @@ void Owner::collect_locked(Nanoseconds time) {
 
 // Peers.
 
-void Owner::join(std::uint64_t connection, const Claims::Party& party) {
+void Owner::join(std::uint64_t connection, const Claims::Party& party, bool on_node) {
   std::lock_guard<std::mutex> lock(mutex_);
   peers_[connection].party = party;
+  peers_[connection].on_node = on_node;
   if (party != Claims::Party{}) ++connections_[party];
 }
 

@@ -17,6 +17,9 @@ inline objects::OwnerOptions kept_options(std::uint64_t capacity = 8 << 20) {
   auto table = memory::BlockTable::create(capacity);
   REQUIRE(table.ok());
   options.table = std::move(table).value();
+  auto claims = objects::ClaimTable::create();
+  REQUIRE(claims.ok());
+  options.claim_table = std::move(claims).value();
   options.secret = random_tag();
   return options;
 }
@@ -34,13 +37,17 @@ inline Fd copy_of(int fd) {
 
 // Of these descriptors; `former` are the options of the owner that left.
 inline Expected<std::shared_ptr<objects::Owner>> heir_of(const objects::OwnerOptions& former,
-                                                         Fd table, Fd segment) {
+                                                         Fd table, Fd claims, Fd segment) {
   objects::OwnerOptions options = former;
   options.table.reset();
+  options.claim_table.reset();
   auto heir = owner_with(options);
   auto blocks = memory::BlockTable::read(table);
   if (!blocks) return blocks.status();
+  auto references = objects::ClaimTable::read(claims);
+  if (!references) return references.status();
   objects::Heritage heritage;
+  heritage.claims = std::move(references).value();
   heritage.blocks = std::move(blocks).value();
   heritage.segments.push_back({0, std::move(segment)});
   const Status adopted = heir->adopt(std::move(heritage));

@@ -11,8 +11,8 @@ using namespace pshpc::test;
 namespace {
 
 std::shared_ptr<Owner> must_take_over(Owner& former, const OwnerOptions& options) {
-  auto heir =
-      heir_of(options, copy_of(options.table->fd()), copy_of(former.arena().segment(0)->fd()));
+  auto heir = heir_of(options, copy_of(options.table->fd()), copy_of(options.claim_table->fd()),
+                      copy_of(former.arena().segment(0)->fd()));
   if (!heir.ok()) note_failure(__FILE__, __LINE__, heir.status().message());
   REQUIRE(heir.ok());
   return heir.value();
@@ -124,6 +124,7 @@ TEST(keeping_minds_pins_that_were_there_before) {
 
   OwnerOptions theirs = options;
   theirs.table.reset();
+  theirs.claim_table.reset();
   auto heir = owner_with(theirs);
   Heritage heritage;
   heritage.segments.push_back({0, copy_of(former->arena().segment(0)->fd())});
@@ -172,6 +173,83 @@ TEST(keeping_begins_where_a_closed_owner_ends) {
   CHECK_EQ(heir->stats().objects, 2u);
 }
 
+TEST(keeping_goes_on_counting_references) {
+  const OwnerOptions options = kept_options();
+  auto former = owner_with(options);
+  const auto hold = [](Owner& at, const Key& key, const ClaimRequest& request,
+                       std::uint64_t connection = 0) {
+    return at.hold(key.object_id, key.capability, request, connection);
+  };
+  const auto release = [](Owner& at, const Key& key, std::uint64_t claim) {
+    return at.release(key.object_id, key.capability, claim);
+  };
+  const Bytes bytes = patterned(100);
+  const Key own = must_put(*former, bytes), held = must_put(*former, bytes);
+  const Key both = must_put(*former, bytes), lent = must_put(*former, bytes);
+  const Key brief = must_put(*former, bytes), released = must_put(*former, bytes);
+  const Key free = must_put(*former, bytes), remote = must_put(*former, bytes);
+  const Tag near = random_tag(), far = random_tag();
+  former->join(1, near, true);
+  former->join(2, far, false);
+  REQUIRE(hold(*former, own, {1, ClaimMode::own, true, 0}).ok());
+  REQUIRE(hold(*former, held, {2, ClaimMode::own, true, 0}, 1).ok());
+  REQUIRE(hold(*former, both, {3, ClaimMode::own, true, 0}).ok());
+  REQUIRE(hold(*former, both, {4, ClaimMode::shared, true, 0}, 1).ok());
+  REQUIRE(hold(*former, lent, {5, ClaimMode::own, true, 0}).ok());
+  REQUIRE(hold(*former, lent, {5, ClaimMode::own, false, 1000 * kSecond}).ok());
+  REQUIRE(hold(*former, brief, {6, ClaimMode::own, true, 20 * kMillisecond}).ok());
+  REQUIRE(hold(*former, released, {7, ClaimMode::own, true, 0}, 1).ok());
+  REQUIRE(hold(*former, released, {8, ClaimMode::shared, true, 0}, 1).ok());
+  REQUIRE(release(*former, released, 8).ok());
+  REQUIRE(hold(*former, remote, {9, ClaimMode::own, true, 0}, 2).ok());
+
+  const auto heir = must_take_over(*former, options);
+  // What the former owner held itself has ended.
+  CHECK_EQ(state_of(*heir, own), Code::evicted);
+  for (const Key& key : {held, both, lent, released, free, remote})
+    CHECK_EQ(state_of(*heir, key), Code::ok);
+  CHECK_EQ(heir->stats().references, 6u);
+  // A reference that was on its way arrives, once.
+  heir->join(7, random_tag(), true);
+  CHECK(hold(*heir, lent, {5, ClaimMode::own, false, 0}, 7).ok());
+  CHECK_EQ(hold(*heir, lent, {5, ClaimMode::own, false, 0}, 7).code(), Code::moved);
+  heir->leave(7);
+  CHECK_EQ(state_of(*heir, lent), Code::evicted);
+  const Deadline over = Deadline::after(40 * kMillisecond);
+  while (!over.passed()) heir->tend();
+  CHECK_EQ(state_of(*heir, brief), Code::evicted);
+  CHECK(release(*heir, released, 7).ok());
+  CHECK_EQ(state_of(*heir, released), Code::evicted);
+  // Who comes again is seen to leave; who does not is looked for.
+  REQUIRE(heir->absent_parties() == std::vector<Tag>{near});
+  heir->join(8, near, true);
+  CHECK(heir->absent_parties().empty());
+  heir->end_party(near);
+  CHECK_EQ(state_of(*heir, held), Code::ok);
+  heir->leave(8);
+  CHECK_EQ(state_of(*heir, held), Code::evicted);
+  CHECK_EQ(state_of(*heir, both), Code::evicted);
+  CHECK_EQ(state_of(*heir, free), Code::ok);
+  CHECK_EQ(state_of(*heir, remote), Code::ok);
+}
+
+TEST(keeping_finds_a_reference_that_changed_hands_once) {
+  const OwnerOptions options = kept_options();
+  auto former = owner_with(options);
+  const Key key = must_put(*former, patterned(100));
+  const Tag party = random_tag();
+  for (const Nanoseconds expires : {Nanoseconds{0}, now() + 1000 * kSecond}) {
+    ClaimTable::Entry entry{key.object_id, 4, expires, 1, true, Tag{}};
+    if (expires == 0) entry.party = party;
+    options.claim_table->enter(entry);
+  }
+  const auto heir = must_take_over(*former, options);
+  CHECK_EQ(heir->stats().references, 1u);
+  CHECK_EQ(heir->absent_parties().size(), 1u);
+  heir->end_party(party);
+  CHECK_EQ(state_of(*heir, key), Code::evicted);
+}
+
 TEST(keeping_sheds_the_largest) {
   const OwnerOptions options = kept_options();
   auto former = owner_with(options);
@@ -194,7 +272,8 @@ TEST(keeping_refuses_garbled_tables) {
   auto former = owner_with(options);
   const Key key = must_put(*former, patterned(100));
   options.table->enter(memory::block_word(key.segment, key.offset), 64);
-  CHECK_EQ(heir_of(options, copy_of(options.table->fd()), copy_of(former->arena().segment(0)->fd()))
+  CHECK_EQ(heir_of(options, copy_of(options.table->fd()), copy_of(options.claim_table->fd()),
+                   copy_of(former->arena().segment(0)->fd()))
                .status()
                .code(),
            Code::protocol);

@@ -37,7 +37,7 @@ class Line:
         self._identity = b""
         self._config = ""
         self._outside = b""
-        self._table = -1
+        self._tables: list[int] = []
         self._listeners: list[int] = []
         self._segments: list[tuple[int, int]] = []
         self._pin_tables: dict[int, list[int]] = {}
@@ -78,7 +78,7 @@ class Line:
 
     def _take(self, kind: int, body: bytes, fds: list[int]) -> None:
         if kind == _IDENTITY:
-            self._identity, self._table, self._listeners = body, fds[0], fds[1:]
+            self._identity, self._tables, self._listeners = body, fds[:2], fds[2:]
         elif kind == _SEGMENT:
             self._segments.append((int.from_bytes(body, "little"), fds[0]))
         elif kind == _PIN_TABLE:
@@ -100,23 +100,26 @@ class Line:
 
     def take_estate(self) -> dict[str, Any]:
         """What `_core.Instance.adopt` needs; the descriptors are the caller's then."""
+        tables = self._tables or [-1, -1]
         estate = {
             "identity": self._identity,
             "config": self._config,
             "outside": self._outside,
-            "table": self._table,
+            "table": tables[0],
+            "claims": tables[1],
             "listeners": self._listeners,
             "segments": self._segments,
             "pin_tables": [fd for fds in self._pin_tables.values() for fd in fds],
         }
-        self._table, self._listeners, self._segments, self._pin_tables = -1, [], [], {}
+        self._tables, self._listeners, self._segments, self._pin_tables = [], [], [], {}
         return estate
 
     def close(self) -> None:
         """Ends the connection, and gives up what was not taken."""
         self._connection.close()
         estate = self.take_estate()
-        kept = [estate["table"], *estate["listeners"], *estate["pin_tables"], *self._fds]
+        kept = [estate["table"], estate["claims"], *estate["listeners"], *estate["pin_tables"]]
+        kept += self._fds
         for fd in kept + [fd for _, fd in estate["segments"]]:
             if fd >= 0:
                 os.close(fd)
