@@ -23,6 +23,7 @@ __all__ = [
     "FutureDoneError",
     "InvalidArgumentError",
     "InvalidKeyError",
+    "KeeperError",
     "LifetimeEndedError",
     "MissingLibraryError",
     "MultiConnectorError",
@@ -179,6 +180,10 @@ class StoreFullError(StoreError):
         self.capacity = capacity
         self.used = used
         self.largest_free = largest_free
+
+
+class KeeperError(StoreError):
+    """The keeper of this node, which a store asked for, cannot be had."""
 
 
 class ProxyStoreFactoryError(StoreError):

@@ -5,9 +5,11 @@
 
 #include "bindings/completions.h"
 #include "bindings/core.h"
+#include "bindings/core_keeping.h"
 #include "bindings/core_lease.h"
 #include "bindings/core_rpc.h"
 #include "bindings/graveyard.h"
+#include "bindings/parts_view.h"
 #include "fabric/door.h"
 #include "objects/instance.h"
 
@@ -17,7 +19,6 @@ namespace {
 using objects::Instance;
 using objects::InstanceOptions;
 using objects::Key;
-using objects::Part;
 using objects::Policy;
 
 // Copies below this are not worth giving the GIL away, if nothing else has to be waited for.
@@ -25,41 +26,10 @@ constexpr std::size_t kReleaseFrom = 32 * 1024;
 // How long closing registered memory waits for a peer that is being sent it.
 constexpr Nanoseconds kCloseTime = 5 * kSecond;
 
-// The parts of an object to be stored, held until they are copied.
-class PartsView {
- public:
-  PartsView(const py::list& segments, std::uint64_t length) {
-    views_.reserve(segments.size());
-    parts_.reserve(segments.size());
-    for (const py::handle& item : segments) {
-      const auto segment = py::cast<py::tuple>(item);
-      const auto offset = py::cast<std::uint64_t>(segment[0]);
-      views_.emplace_back(segment[1], BufferView::Access::read);
-      const ConstSpan bytes = views_.back().span();
-      if (offset > length || bytes.size > length - offset)
-        raise({Code::invalid, "a segment lies outside of the object"});
-      parts_.push_back({offset, bytes});
-      size_ += bytes.size;
-    }
-  }
-  const std::vector<Part>& parts() const { return parts_; }
-  std::size_t size() const { return size_; }
-
- private:
-  std::vector<BufferView> views_;
-  std::vector<Part> parts_;
-  std::size_t size_ = 0;
-};
-
 // An instance that Python holds. In a forked child it is neither used nor taken apart.
 class PyInstance {
  public:
-  explicit PyInstance(InstanceOptions options) {
-    py::gil_scoped_release release;
-    auto made = Instance::create(std::move(options));
-    py::gil_scoped_acquire acquire;
-    instance_ = check(std::move(made));
-  }
+  explicit PyInstance(std::unique_ptr<Instance> instance) : instance_(std::move(instance)) {}
   ~PyInstance() {
     if (instance_->usable().code() != Code::forked) {
       close();
@@ -73,10 +43,10 @@ class PyInstance {
     check(instance_->usable());
     return *instance_;
   }
-  void close() {
+  void close(bool clear = false) {
     {
       const py::gil_scoped_release release;
-      instance_->close();
+      instance_->close(clear);
     }
     release_buried();
   }
@@ -394,12 +364,22 @@ class PyLiveMemory {
   std::unique_ptr<objects::LiveMemory> live_;
 };
 
+template <class Make>
+std::unique_ptr<Instance> without_gil(Make make) {
+  Expected<std::unique_ptr<Instance>> made = [&] {
+    const py::gil_scoped_release release;
+    return make();
+  }();
+  check(made.status());
+  return std::move(made.value());
+}
+
 std::unique_ptr<PyInstance> open_instance(const std::string& store, std::uint64_t capacity,
                                           std::uint64_t pool_capacity, double grace,
                                           const std::vector<std::string>& doors,
                                           const std::optional<py::bytes>& secret,
                                           const std::string& host, std::uint16_t port, bool polling,
-                                          double spin, bool rings) {
+                                          double spin, bool rings, int keeper) {
   InstanceOptions options;
   options.store = store;
   options.owner.arena.name = "pshpc-" + store;
@@ -414,7 +394,17 @@ std::unique_ptr<PyInstance> open_instance(const std::string& store, std::uint64_
   options.progress.mode = polling ? fabric::ProgressMode::polling : fabric::ProgressMode::adaptive;
   options.progress.spin = static_cast<Nanoseconds>(spin * 1e9);
   options.rings = rings;
-  return std::make_unique<PyInstance>(std::move(options));
+  if (keeper >= 0) options.handover = handover_over(keeper);
+  return std::make_unique<PyInstance>(
+      without_gil([&] { return Instance::create(std::move(options)); }));
+}
+
+std::unique_ptr<PyInstance> adopt_instance(const py::dict& left) {
+  objects::Estate estate = estate_of(left);
+  InstanceOptions options;
+  options.pool.name = "pshpc-pool-kept";
+  return std::make_unique<PyInstance>(
+      without_gil([&] { return Instance::adopt(std::move(estate), std::move(options)); }));
 }
 
 }  // namespace
@@ -434,7 +424,22 @@ void bind_instance(py::module_& module) {
            py::arg("pool_capacity") = 0, py::arg("grace") = 0.1,
            py::arg("doors") = std::vector<std::string>{}, py::arg("secret") = py::none(),
            py::arg("host") = "", py::arg("port") = 0, py::arg("polling") = false,
-           py::arg("spin") = 100e-6, py::arg("rings") = true)
+           py::arg("spin") = 100e-6, py::arg("rings") = true, py::arg("keeper") = -1)
+      .def_static("adopt", &adopt_instance, py::arg("left"))
+      .def("resume", [](PyInstance& self) { check(self.use().resume()); })
+      .def("trim",
+           [](PyInstance& self) {
+             auto& arena = self.use().owner()->arena();
+             const py::gil_scoped_release release;
+             arena.trim();
+           })
+      .def(
+          "shed",
+          [](PyInstance& self, std::uint64_t most) {
+            const auto shed = self.use().owner()->shed(most);
+            return std::make_pair(shed.objects, shed.bytes);
+          },
+          py::arg("most"))
       .def("open_door", &PyInstance::open_door, py::arg("capsule"))
       .def(
           "introduce",
@@ -451,13 +456,11 @@ void bind_instance(py::module_& module) {
       .def_property_readonly("owner_id",
                              [](PyInstance& self) { return self.owner()->self().short_name(); })
       .def("set_config",
-           [](PyInstance& self, std::string config) {
-             self.use().host().set_config(std::move(config));
-           })
+           [](PyInstance& self, std::string config) { self.use().set_config(std::move(config)); })
       .def("set_outside",
            [](PyInstance& self, const py::bytes& outside) {
              const std::string bytes = outside;
-             check(self.use().owner()->set_outside(ConstSpan(bytes).copy()));
+             check(self.use().set_outside(ConstSpan(bytes).copy()));
            })
       .def("put", &PyInstance::put, py::arg("length"), py::arg("segments"), py::arg("ttl_ns") = 0,
            py::arg("flags") = 0, py::arg("into") = 0, py::arg("claim") = 0)
@@ -567,7 +570,7 @@ void bind_instance(py::module_& module) {
       .def("rpc_stats", &PyInstance::rpc_stats)
       .def("doors", &PyInstance::doors)
       .def("stats", &PyInstance::stats)
-      .def("close", &PyInstance::close);
+      .def("close", &PyInstance::close, py::arg("clear") = false);
 
   py::class_<PyLiveMemory>(module, "LiveMemory",
                            "Memory of the user's that is readable in place until it is closed.")

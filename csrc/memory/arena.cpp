@@ -43,6 +43,7 @@ bool Arena::inherited() const { return birth_ != fork_generation(); }
 
 Expected<Block> Arena::allocate(std::uint64_t size) {
   if (inherited()) return forked();
+  if (kept_) return Status(Code::closed, "memory that was taken over holds nothing new");
   if (size > Segment::kMaxSize) return refuse(size, "no block can be larger than 2^48 bytes");
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -60,7 +61,7 @@ Expected<Block> Arena::allocate(std::uint64_t size) {
 }
 
 std::optional<Block> Arena::try_allocate(std::uint64_t size) {
-  if (inherited() || size > Segment::kMaxSize) return std::nullopt;
+  if (inherited() || kept_ || size > Segment::kMaxSize) return std::nullopt;
   std::lock_guard<std::mutex> lock(mutex_);
   return take(size);
 }
@@ -74,10 +75,66 @@ std::optional<Block> Arena::take(std::uint64_t size) {
 
 void Arena::release(const Block& block) {
   if (inherited()) return;
+  if (kept_) {
+    KeptBlocks::Range pages;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      pages = kept_->remove(block.segment, block.offset);
+    }
+    return give_back(pages);
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   if (allocator_.give_back(block.segment, block.offset) == 0) {
     log_warn_once("a block was released twice, or never allocated; it is left alone");
   }
+}
+
+Status Arena::adopt(std::vector<Inherited> segments) {
+  kept_.emplace();
+  for (Inherited& inherited : segments) {
+    if (inherited.id >= kMaxSegments || find_segment(inherited.id) != nullptr)
+      return {Code::protocol, "segments were handed over under impossible numbers"};
+    Segment::Options options;
+    options.id = inherited.id;
+    options.region_id = options_.first_region + inherited.id;
+    auto segment = Segment::adopt(options, std::move(inherited.fd));
+    if (!segment) return segment.status();
+    if (hook_) {
+      if (Status status = hook_(*segment.value()); !status) return status;
+    }
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (segments_.size() <= inherited.id) segments_.resize(inherited.id + 1);
+    Segment* adopted = segment.value().get();
+    segments_[inherited.id] = std::move(segment).value();
+    by_address_.emplace(adopted->data(), adopted);
+    mapped_ += adopted->size();
+    kept_->add_segment(inherited.id, adopted->size());
+  }
+  return {};
+}
+
+Expected<Block> Arena::adopt_block(std::uint32_t segment, std::uint64_t offset,
+                                   std::uint64_t size) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (Status status = kept_->add({segment, offset, size}); !status) return status;
+  return Block{segment, offset, size, segments_[segment]->data() + offset};
+}
+
+void Arena::trim() {
+  if (inherited() || !kept_) return;
+  std::vector<KeptBlocks::Range> ranges;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    ranges = kept_->free_pages();
+  }
+  for (const auto& pages : ranges) give_back(pages);
+}
+
+// Memory that stays is no reason to fail.
+void Arena::give_back(const KeptBlocks::Range& pages) {
+  if (pages.size == 0) return;
+  const Status punched = find_segment(pages.segment)->punch(pages.offset, pages.size);
+  if (!punched) log_warn_once(punched.message());
 }
 
 // How large the next segment is: at least `least`, `wanted` if capacity and limits allow it.
@@ -161,6 +218,7 @@ Status Arena::refuse(std::uint64_t requested, const std::string& why) {
 
 Status Arena::warm(std::uint64_t bytes) {
   if (inherited()) return forked();
+  if (kept_) return {};
   bytes = std::min(bytes, options_.capacity);
   {
     std::lock_guard<std::mutex> growing(growth_mutex_);
@@ -245,7 +303,7 @@ ArenaStats Arena::stats() const {
   if (inherited()) return stats;
   std::lock_guard<std::mutex> lock(mutex_);
   stats.mapped = mapped_;
-  stats.used = allocator_.used();
+  stats.used = kept_ ? kept_->used() : allocator_.used();
   stats.largest_free = allocator_.largest_free();
   for (const auto& segment : segments_) {
     if (!segment) continue;

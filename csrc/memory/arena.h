@@ -15,6 +15,7 @@
 
 #include "base/status.h"
 #include "memory/allocator.h"
+#include "memory/kept_blocks.h"
 #include "memory/segment.h"
 
 namespace pshpc::memory {
@@ -63,6 +64,12 @@ class Arena {
   // A failure is returned by allocate() and the segment is dropped. Must not allocate.
   using SegmentHook = std::function<Status(const Segment&)>;
 
+  // A segment of an arena whose process has ended.
+  struct Inherited {
+    std::uint32_t id = 0;
+    Fd fd;
+  };
+
   explicit Arena(ArenaOptions options, SegmentHook hook = {});
   ~Arena();
 
@@ -74,6 +81,14 @@ class Arena {
   std::optional<Block> try_allocate(std::uint64_t size);
   // A block that is not handed out is left alone, and said so once.
   void release(const Block& block);
+
+  // Before anything else: takes over these segments. From then on nothing is allocated; released
+  // blocks go back to the system.
+  Status adopt(std::vector<Inherited> segments);
+  // A block that was handed out before; see KeptBlocks::add().
+  Expected<Block> adopt_block(std::uint32_t segment, std::uint64_t offset, std::uint64_t size);
+  // Gives back what no block covers. May take a while; blocks may be released meanwhile.
+  void trim();
 
   // Maps and faults in until at least `bytes` are warm (bounded by the capacity).
   Status warm(std::uint64_t bytes);
@@ -111,6 +126,7 @@ class Arena {
   Expected<std::unique_ptr<Segment>> make_segment(std::uint32_t id, const Growth& growth);
   Status grow(std::uint64_t least, std::uint64_t wanted, std::optional<Block>* block);
   Status refuse(std::uint64_t requested, const std::string& why);
+  void give_back(const KeptBlocks::Range& pages);
 
   const ArenaOptions options_;
   const SegmentHook hook_;
@@ -127,6 +143,7 @@ class Arena {
   std::map<const std::uint8_t*, Segment*> by_address_;
   std::uint64_t mapped_ = 0;
   FullReport last_full_;
+  std::optional<KeptBlocks> kept_;  // of an arena that was taken over
 };
 
 }  // namespace pshpc::memory

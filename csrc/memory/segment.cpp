@@ -141,6 +141,20 @@ Expected<std::unique_ptr<Segment>> Segment::create(const Options& options) {
   return segment;
 }
 
+Expected<std::unique_ptr<Segment>> Segment::adopt(const Options& options, Fd fd) {
+  constexpr int kSizeSeals = F_SEAL_GROW | F_SEAL_SHRINK;
+  struct stat facts{};
+  if (::fstat(fd.get(), &facts) != 0) return system_error("looking at a segment");
+  const int seals = ::fcntl(fd.get(), F_GET_SEALS);
+  const auto size = static_cast<std::uint64_t>(facts.st_size);
+  if (seals < 0 || (seals & kSizeSeals) != kSizeSeals || size == 0 || size % page_size() != 0)
+    return Status(Code::denied, "a segment that was handed over is not sealed in its size");
+  auto mapping = Mapping::file(fd.get(), 0, size, Mapping::Access::read_write);
+  if (!mapping) return mapping.status().within("a segment that was handed over");
+  return std::unique_ptr<Segment>(
+      new Segment(options, GuardedFd(std::move(fd)), std::move(mapping).value()));
+}
+
 Segment::Segment(const Options& options, GuardedFd fd, Mapping mapping)
     : id_(options.id),
       region_id_(options.region_id),
@@ -195,6 +209,14 @@ Status Segment::write_through_file(std::uint64_t offset, ConstSpan source) {
     source = source.from(static_cast<std::size_t>(wrote));
   }
   return {};
+}
+
+Status Segment::punch(std::uint64_t offset, std::uint64_t size) {
+  if (size == 0) return {};
+  if (::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                  static_cast<off_t>(size)) == 0)
+    return {};
+  return system_error("giving " + std::to_string(size) + " bytes of a segment back");
 }
 
 Status Segment::touch(std::uint64_t offset, std::uint64_t size) {

@@ -45,6 +45,10 @@ class Segment {
   // Code::full when the memory cannot be had: nothing is left of the attempt then.
   static Expected<std::unique_ptr<Segment>> create(const Options& options);
 
+  // One that another process made, of which this is a descriptor. Code::denied if its size is not
+  // sealed.
+  static Expected<std::unique_ptr<Segment>> adopt(const Options& options, Fd fd);
+
   std::uint32_t id() const { return id_; }
   std::uint64_t size() const { return mapping_.size(); }
   std::uint8_t* data() const { return mapping_.data(); }
@@ -59,6 +63,8 @@ class Segment {
   Status fill(std::uint64_t offset, ConstSpan source);
   // For memory that is about to be written through its address, or by a device.
   Status touch(std::uint64_t offset, std::uint64_t size);
+  // Gives whole pages back to the system; they read as zeros from then on.
+  Status punch(std::uint64_t offset, std::uint64_t size);
   std::uint64_t warm_bytes() const { return states_.mapped() * page_size(); }
 
  private:

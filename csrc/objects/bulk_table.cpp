@@ -46,7 +46,7 @@ Expected<std::unique_ptr<BulkMemory>> BulkTable::expose(const std::vector<Span>&
   auto gate = owner_->reserve(0);
   if (!gate) return gate.status();
   exposed->gate = gate->block;
-  auto key = owner_->publish(gate->object_id, {0, kPinned}, true);
+  auto key = owner_->publish(gate->object_id, {0, kPinned | kGate}, true);
   if (!key) {
     owner_->abort(gate->object_id);
     return key.status();

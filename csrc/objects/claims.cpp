@@ -40,6 +40,7 @@ Status Claims::hold(std::uint64_t object, const ClaimRequest& request, const Par
   // A claim that somebody holds is taken from him by nobody: a pickle that is loaded twice.
   if (!under_way && (request.lease == 0 || claim.party != party)) return moved(object);
   detach(object, request.claim, claim);
+  claim.on_node = request.on_node;
   attach(object, request.claim, claim, party,
          request.lease > 0 ? after(time, request.lease) : Nanoseconds{0});
   return {};
@@ -60,6 +61,7 @@ Status Claims::add(Object& object, std::uint64_t id, const ClaimRequest& request
   const auto [place, added] = object.claims.try_emplace(request.claim);
   if (!added) return {Code::invalid, "the number of a new reference is taken"};
   place->second.mode = request.mode;
+  place->second.on_node = request.on_node;
   attach(id, request.claim, place->second, party,
          request.lease > 0 ? after(time, request.lease) : Nanoseconds{0});
   ++object.modes[static_cast<std::size_t>(request.mode)];
@@ -70,15 +72,53 @@ Status Claims::add(Object& object, std::uint64_t id, const ClaimRequest& request
 void Claims::attach(std::uint64_t object, std::uint64_t number, Claim& claim, const Party& party,
                     Nanoseconds expires) {
   claim.expires = expires;
+  claim.party = expires != 0 ? Party{} : party;
+  if (table_) {
+    const ClaimTable::Slot former = claim.slot;
+    claim.slot = table_->enter({object, number, expires, static_cast<std::uint8_t>(claim.mode),
+                                claim.on_node, claim.party});
+    table_->leave(former);
+  }
   if (expires != 0) {
-    claim.party = Party{};
     leases_.emplace(expires, object, number);
     return;
   }
-  claim.party = party;
   Held& held = parties_[party];
   ++held.objects[object];
   ++held.size;
+  held.on_node = claim.on_node;
+}
+
+void Claims::leave_table(const Claim& claim) {
+  if (table_) table_->leave(claim.slot);
+}
+
+bool Claims::restore(const ClaimTable::Entry& entry) {
+  if (entry.mode == 0 || entry.mode > static_cast<std::uint8_t>(kLastClaimMode)) return false;
+  if (entry.expires == 0 && entry.party == Party{}) return false;
+  Object& object = objects_[entry.object];
+  const auto [place, added] = object.claims.try_emplace(entry.claim);
+  Claim& claim = place->second;
+  if (added) {
+    claim.mode = static_cast<ClaimMode>(entry.mode);
+    ++object.count_of(claim.mode);
+    ++size_;
+  } else if (entry.expires == 0 && claim.expires != 0) {
+    // It was changing hands: who holds it counts, as he may not know of the other step.
+    detach(entry.object, entry.claim, claim);
+  } else {
+    return true;
+  }
+  claim.on_node = entry.on_node;
+  attach(entry.object, entry.claim, claim, entry.party, entry.expires);
+  return true;
+}
+
+std::vector<Claims::Party> Claims::parties_on_node() const {
+  std::vector<Party> parties;
+  for (const auto& [party, held] : parties_)
+    if (held.on_node && party != Party{}) parties.push_back(party);
+  return parties;
 }
 
 void Claims::detach(std::uint64_t object, std::uint64_t number, const Claim& claim) {
@@ -101,6 +141,7 @@ bool Claims::release(std::uint64_t object, std::uint64_t claim) {
   const auto known = at.claims.find(claim);
   if (known == at.claims.end()) return false;
   detach(object, claim, known->second);
+  leave_table(known->second);
   --at.modes[static_cast<std::size_t>(known->second.mode)];
   at.claims.erase(known);
   --size_;
@@ -127,7 +168,10 @@ Status Claims::may_write(std::uint64_t object, std::uint64_t number) const {
 void Claims::forget(std::uint64_t object) {
   const auto found = objects_.find(object);
   if (found == objects_.end()) return;
-  for (const auto& [number, claim] : found->second.claims) detach(object, number, claim);
+  for (const auto& [number, claim] : found->second.claims) {
+    detach(object, number, claim);
+    leave_table(claim);
+  }
   size_ -= found->second.claims.size();
   objects_.erase(found);
 }

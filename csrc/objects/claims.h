@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <set>
 #include <tuple>
 #include <unordered_map>
@@ -11,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "objects/claim_table.h"
 #include "rpc/address.h"
 
 namespace pshpc::objects {
@@ -28,6 +30,7 @@ struct ClaimRequest {
   ClaimMode mode = ClaimMode::shared;
   bool fresh = false;     // it is not known yet; else it is taken over or sent on its way
   Nanoseconds lease = 0;  // > 0: nobody holds it meanwhile, and it ends after that time
+  bool on_node = false;   // who asks is a process of this node
 };
 
 class Claims {
@@ -36,6 +39,14 @@ class Claims {
   using Party = rpc::EngineId;
   // References of one party.
   static constexpr std::size_t kMaxClaims = 1'000'000;
+
+  // References are entered there from now on.
+  void use(std::shared_ptr<ClaimTable> table) { table_ = std::move(table); }
+  // One that another owner counted. Those of that process itself have ended: false.
+  bool restore(const ClaimTable::Entry& entry);
+  bool has(std::uint64_t object) const { return objects_.count(object) != 0; }
+  // Who holds some, on this node.
+  std::vector<Party> parties_on_node() const;
 
   // Code::borrowed: other references exclude this one. Code::moved: it ended, or is somebody
   // else's.
@@ -59,11 +70,14 @@ class Claims {
     ClaimMode mode = ClaimMode::shared;
     Party party{};
     Nanoseconds expires = 0;  // 0: it is held by its party
+    bool on_node = false;     // the party is
+    ClaimTable::Slot slot = ClaimTable::kNone;
   };
   struct Object {
     std::unordered_map<std::uint64_t, Claim> claims;
     std::size_t modes[static_cast<std::size_t>(kLastClaimMode) + 1] = {};
 
+    std::size_t& count_of(ClaimMode mode) { return modes[static_cast<std::size_t>(mode)]; }
     std::size_t count(ClaimMode mode) const { return modes[static_cast<std::size_t>(mode)]; }
   };
   struct PartyHash {
@@ -77,6 +91,7 @@ class Claims {
   struct Held {
     std::unordered_map<std::uint64_t, std::size_t> objects;  // how many claims to each
     std::size_t size = 0;
+    bool on_node = false;
   };
   using Objects = std::unordered_map<std::uint64_t, Object>;
 
@@ -86,6 +101,9 @@ class Claims {
               Nanoseconds expires);
   void detach(std::uint64_t object, std::uint64_t number, const Claim& claim);
 
+  void leave_table(const Claim& claim);
+
+  std::shared_ptr<ClaimTable> table_;
   Objects objects_;
   std::unordered_map<Party, Held, PartyHash> parties_;
   std::set<std::tuple<Nanoseconds, std::uint64_t, std::uint64_t>> leases_;

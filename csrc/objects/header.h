@@ -18,6 +18,7 @@ enum ObjectFlags : std::uint32_t {
   kPinned = 1,      // refuses eviction
   kRegistered = 2,  // the data lie in live memory of the owner, not in the block
   kRaised = 4,      // an exception in the place of the object that was waited for
+  kGate = 8,        // says that memory of the owner's is exposed, and ends with the owner's process
 };
 
 // Lies in memory that other processes map. `generation` is 0 while the block is filled, the key's

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "memory/registration_cache.h"
 #include "objects/bulk_client.h"
 #include "objects/bulk_table.h"
+#include "objects/handover.h"
 #include "objects/owner.h"
 #include "objects/reader.h"
 #include "objects/service.h"
@@ -34,6 +36,8 @@ struct InstanceOptions {
   fabric::Progress::Options progress;
   std::string host;  // where peers off this node say hello; empty: nowhere
   std::uint16_t port = 0;
+  // A connection to the keeper that shall take over when this process ends; none: nobody does.
+  std::shared_ptr<Handover> handover;
 };
 
 // Memory of the user's, readable in place for as long as this lives. May outlive its instance.
@@ -60,6 +64,10 @@ class LiveMemory {
 class Instance {
  public:
   static Expected<std::unique_ptr<Instance>> create(InstanceOptions options);
+  // In the place of an owner that has ended: with its name and its objects. Of the options, those
+  // of the pool, of the doors and of progress count. Nobody is let in before resume().
+  static Expected<std::unique_ptr<Instance>> adopt(Estate estate, InstanceOptions options);
+  Status resume();
   ~Instance();
 
   // Code::forked in a child of the process that made it.
@@ -76,6 +84,10 @@ class Instance {
   memory::Pool& pool() { return *pool_; }
   const rpc::Exposure& exposure() const { return *exposure_; }
 
+  // Told to processes that have no store of this name yet.
+  void set_config(std::string config);
+  Status set_outside(Bytes outside);
+
   // From now on peers may come in, and are reached, through this door.
   Status open_door(const fabric::DoorHandle& door);
   // Members of a door's group, by number, whom no socket of ours may lead to.
@@ -85,18 +97,26 @@ class Instance {
   Expected<std::unique_ptr<LiveMemory>> expose_live(ConstSpan prefix, std::uint64_t live_offset,
                                                     Span live);
 
-  // Evicts everything and ends the thread; calls that wait in other threads fail. Views that are
-  // still held stay valid. Idempotent.
-  void close();
+  // Evicts everything, or leaves it to the keeper if there is one and `clear` is false, and ends
+  // the thread; calls that wait in other threads fail. Views that are still held stay valid.
+  // Idempotent.
+  void close(bool clear = false);
 
  private:
   explicit Instance(InstanceOptions options);
-  Status start();
+  Status start(std::optional<Estate> estate);
+  Status listen();
+  Status serve_at(Fd listener, bool local);
+  Status introduce_to_keeper();
 
   const InstanceOptions options_;
   const std::uint32_t birth_;
   const std::shared_ptr<rpc::Exposure> exposure_ = std::make_shared<rpc::Exposure>();
   fabric::Progress progress_;
+  std::shared_ptr<memory::BlockTable> table_;
+  std::shared_ptr<ClaimTable> claim_table_;
+  std::vector<int> listeners_;        // of the server
+  std::vector<Fd> former_listeners_;  // that an owner left, until resume()
   std::shared_ptr<Owner> owner_;
   std::shared_ptr<memory::Pool> pool_;
   std::shared_ptr<Service> service_;

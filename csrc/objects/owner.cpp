@@ -43,7 +43,11 @@ Owner::Owner(OwnerAddress self, OwnerOptions options, memory::Arena::SegmentHook
     : self_(std::move(self)),
       options_(sane(std::move(options))),
       birth_(fork_generation()),
-      arena_(options_.arena, std::move(hook)) {}
+      secret_(options_.secret ? *options_.secret : random_tag()),
+      arena_(options_.arena, std::move(hook)),
+      table_(options_.table) {
+  claims_.use(options_.claim_table);
+}
 
 bool Owner::inherited() const { return birth_ != fork_generation(); }
 
@@ -92,6 +96,7 @@ Expected<Block> Owner::allocate(std::uint64_t size, Patience patience) {
 }
 
 Status Owner::may_reserve_locked(std::uint64_t writer, const Into& into) const {
+  if (kept_) return ended_error();
   if (closed_) return closed_error();
   if (writer != 0 && peers_.count(writer) == 0) return {Code::closed, "the writer has left"};
   return may_go_into_locked(into);
@@ -99,6 +104,7 @@ Status Owner::may_reserve_locked(std::uint64_t writer, const Into& into) const {
 
 Status Owner::may_go_into_locked(const Into& into) const {
   if (into.object_id == 0) return {};
+  if (kept_) return ended_error();
   if (into.claim == 0) {
     if (deferred_.count(into.object_id) != 0) return {};
     return {Code::invalid, "object " + std::to_string(into.object_id) +
@@ -118,8 +124,10 @@ Status Owner::may_store_into(const Into& into, const Tag& presented) const {
   return may_go_into_locked(into);
 }
 
-// What was reserved takes the place of what it is meant for.
-Owner::Entries::iterator Owner::enter_locked(Entries::iterator reserved) {
+// What was reserved takes the place of what it is meant for. The block of an object that changes
+// stays valid until the new one is, so that there is one whenever this process is killed.
+Owner::Entries::iterator Owner::enter_locked(Entries::iterator reserved,
+                                             std::optional<Replaced>* replaced) {
   const Entry made = reserved->second;
   entries_.erase(reserved);
   if (made.into.claim == 0) {
@@ -128,11 +136,9 @@ Owner::Entries::iterator Owner::enter_locked(Entries::iterator reserved) {
   }
   const auto target = entries_.find(made.into.object_id);
   Entry& entry = target->second;
-  // As in evict_locked(): old keys lead here to ask where the object is now.
-  header(entry.block).generation.store(entry.generation + 1, std::memory_order_release);
-  fence(std::memory_order_seq_cst);
-  retire_locked(entry.block);
+  *replaced = Replaced{entry.block, entry.slot, entry.generation};
   entry.block = made.block;
+  entry.slot = made.slot;
   entry.length = made.length;
   return target;
 }
@@ -149,6 +155,7 @@ Expected<Reservation> Owner::reserve_block(const Block& block, std::uint64_t len
   Reservation reservation{next_id_++, length, block};
   Entry entry;
   entry.block = block;
+  if (table_) entry.slot = table_->enter(block_word(block.segment, block.offset), block.size);
   entry.length = length;
   entry.writer = writer;
   entry.into = into;
@@ -217,6 +224,7 @@ Expected<Key> Owner::publish(std::uint64_t object_id, const Policy& policy, bool
                              std::uint64_t writer) {
   if (inherited()) return Status(Code::forked, "the object belongs to the parent process");
   std::vector<Waiter> waiters;
+  std::optional<Replaced> former;
   Key key;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -231,7 +239,7 @@ Expected<Key> Owner::publish(std::uint64_t object_id, const Policy& policy, bool
         evict_locked(found);
         return allowed;
       }
-      found = enter_locked(found);
+      found = enter_locked(found, &former);
       object_id = found->first;
     }
     Entry& entry = found->second;
@@ -243,8 +251,9 @@ Expected<Key> Owner::publish(std::uint64_t object_id, const Policy& policy, bool
     if (policy.time_to_live > 0 && !replaced) {
       const Nanoseconds time = now();
       const Nanoseconds longest = std::numeric_limits<Nanoseconds>::max() - time;
-      entry.expires = time + std::min(policy.time_to_live, longest);
-      expiring_.emplace(entry.expires, object_id);
+      set_expiry_locked(entry, object_id, time + std::min(policy.time_to_live, longest));
+    } else if (table_ && entry.expires != 0) {
+      table_->set_expiry(entry.slot, entry.expires);
     }
     ObjectHeader& at = header(entry.block);
     at.magic = kObjectMagic;
@@ -257,7 +266,12 @@ Expected<Key> Owner::publish(std::uint64_t object_id, const Policy& policy, bool
       at.live_region = 0;
     }
     at.generation.store(entry.generation, std::memory_order_release);
-    if (pinned) ++local_pins_[block_word(entry.block.segment, entry.block.offset)];
+    if (former) {
+      // As in evict_locked(): old keys lead there to ask where the object is now.
+      invalidate(former->block, former->generation);
+      retire_locked(former->block, former->slot);
+    }
+    if (pinned) pin_here_locked(entry.block, entry.slot);
     key = key_of(object_id, entry);
     waiters = take_waiters(object_id);
   }
@@ -297,7 +311,7 @@ Expected<Reservation> Owner::pin_reserved(std::uint64_t object_id, std::uint64_t
   const auto found = find_reserved(object_id, writer);
   if (found == entries_.end()) return not_being_written(object_id);
   const Block& block = found->second.block;
-  ++local_pins_[block_word(block.segment, block.offset)];
+  pin_here_locked(block, found->second.slot);
   return Reservation{object_id, found->second.length, block};
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -16,6 +17,7 @@
 
 #include "base/clock.h"
 #include "memory/arena.h"
+#include "memory/block_table.h"
 #include "memory/pins.h"
 #include "objects/claims.h"
 #include "objects/header.h"
@@ -64,6 +66,26 @@ struct OwnerOptions {
   // How long the block of an evicted object is left alone while peers may read it one-sidedly. At
   // least kShortestGrace.
   Nanoseconds grace = 100 * kMillisecond;
+  // Names every block that is in use, for whoever takes over when this process ends.
+  std::shared_ptr<memory::BlockTable> table;
+  std::shared_ptr<ClaimTable> claim_table;
+  // That capabilities are made of; a new one if there is none.
+  std::optional<Tag> secret;
+};
+
+// What an owner left behind that has ended.
+struct Heritage {
+  std::vector<memory::Arena::Inherited> segments;
+  std::vector<memory::BlockTable::Entry> blocks;
+  std::vector<ClaimTable::Entry> claims;
+  // Of its readers, who may be looking at blocks still.
+  std::vector<std::shared_ptr<memory::PinTableView>> tables;
+};
+
+// What did not fit.
+struct Shed {
+  std::uint64_t objects = 0;
+  std::uint64_t bytes = 0;
 };
 
 // Who waits for an object to be published, and for how long.
@@ -156,7 +178,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
 
   // A peer came, and went: what it had reserved is given back, its pins are void. The references
   // of its process end with the last of its connections.
-  void join(std::uint64_t connection, const Claims::Party& party = {});
+  void join(std::uint64_t connection, const Claims::Party& party = {}, bool on_node = false);
   void leave(std::uint64_t connection);
   // Code::closed when the peer has left meanwhile.
   Status add_reader(std::uint64_t connection, std::shared_ptr<memory::PinTableView> table);
@@ -166,13 +188,30 @@ class Owner : public std::enable_shared_from_this<Owner> {
   void tend();
   // Everything is evicted and nothing new is accepted.
   void close();
+
+  // Taking over (owner_keeping.cpp). From begin_hand_over() on, references outlast their holders'
+  // connections. hand_over() leaves memory and table to somebody else: what is bound to this
+  // process is evicted, the rest is not touched any more, nothing new is accepted.
+  void begin_hand_over();
+  void hand_over();
+  // Before anything else: the objects of an owner that has ended. Nothing can be stored here then.
+  Status adopt(Heritage heritage);
+  // Processes of this node that held references at the former owner and have not come here; and
+  // that one of them has ended.
+  std::vector<Claims::Party> absent_parties() const;
+  void end_party(const Claims::Party& party);
+  // Evicts the largest objects until no more than `most` bytes are used.
+  Shed shed(std::uint64_t most);
+  const Tag& secret() const { return secret_; }
   OwnerStats stats() const;
 
  private:
   enum class State { reserved, live };
+  using Slot = memory::BlockTable::Slot;
   struct Entry {
     State state = State::reserved;
     memory::Block block;
+    Slot slot = memory::BlockTable::kNone;
     std::uint64_t length = 0;
     std::uint64_t generation = 0;
     std::uint64_t writer = 0;
@@ -183,14 +222,26 @@ class Owner : public std::enable_shared_from_this<Owner> {
   using Entries = std::unordered_map<std::uint64_t, Entry>;
   struct Retired {
     memory::Block block;
+    Slot slot;
     Nanoseconds since;
     bool graced;
+  };
+  struct LocalPins {
+    std::uint32_t count = 0;
+    Slot slot = memory::BlockTable::kNone;
+  };
+  // The block that an update replaced.
+  struct Replaced {
+    memory::Block block;
+    Slot slot;
+    std::uint64_t generation;
   };
   struct Peer {
     std::vector<std::shared_ptr<memory::PinTableView>> tables;
     std::unordered_set<std::uint64_t> reserved;
     std::size_t waits = 0;
     bool one_sided = false;
+    bool on_node = false;
     Claims::Party party{};
   };
   struct Waiter {
@@ -207,7 +258,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
   Expected<memory::Block> allocate(std::uint64_t size, Patience patience);
   Status may_reserve_locked(std::uint64_t writer, const Into& into) const;
   Status may_go_into_locked(const Into& into) const;
-  Entries::iterator enter_locked(Entries::iterator reserved);
+  Entries::iterator enter_locked(Entries::iterator reserved, std::optional<Replaced>* replaced);
   void leave_party_locked(const Claims::Party& party);
   void evict_orphans_locked(const std::vector<std::uint64_t>& orphans);
   Expected<Reservation> reserve_block(const memory::Block& block, std::uint64_t length,
@@ -218,6 +269,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
   Entries::iterator find_reserved(std::uint64_t object_id, std::uint64_t writer);
   void drop_reservation_locked(const Entry& entry, std::uint64_t object_id);
 
+  static Status ended_error();
   Status why_absent(std::uint64_t object_id) const;
   // What has expired is evicted here and now, so that nobody sees it after somebody did not.
   Expected<const Entry*> find_live(std::uint64_t object_id, const Tag& capability);
@@ -227,29 +279,39 @@ class Owner : public std::enable_shared_from_this<Owner> {
   static void tell(std::vector<Waiter>& waiters, const Status& status);
 
   void evict_locked(Entries::iterator entry);
-  void retire_locked(const memory::Block& block);
+  void invalidate(const memory::Block& block, std::uint64_t generation);
+  void retire_locked(const memory::Block& block, Slot slot);
+  void release_locked(const memory::Block& block, Slot slot);
+  void pin_here_locked(const memory::Block& block, Slot slot);
+  void set_expiry_locked(Entry& entry, std::uint64_t object_id, Nanoseconds expires);
+  void adopt_claims_locked(const std::vector<ClaimTable::Entry>& left);
+  Status adopt_block_locked(const memory::BlockTable::Entry& left);
   void collect_locked(Nanoseconds time);
   std::vector<Waiter> take_impatient_locked(Nanoseconds time);
 
   OwnerAddress self_;
   const OwnerOptions options_;
   const std::uint32_t birth_;
-  const Tag secret_ = random_tag();
+  const Tag secret_;
   memory::Arena arena_;
 
   mutable std::mutex mutex_;  // everything below; no callback runs under it
   Bytes outside_;
   bool closed_ = false;
+  bool leaving_ = false;  // somebody else will take over
+  bool kept_ = false;     // taken over
+  std::shared_ptr<memory::BlockTable> table_;
   std::uint64_t next_id_ = 1;
   std::uint64_t next_generation_ = 2;
   Entries entries_;
   std::unordered_set<std::uint64_t> deferred_;
   std::unordered_map<std::uint64_t, std::vector<Waiter>> waiters_;
-  std::unordered_map<std::uint64_t, std::uint32_t> local_pins_;  // by block word
+  std::unordered_map<std::uint64_t, LocalPins> local_pins_;  // by block word
   std::vector<Retired> retired_;
   std::unordered_map<std::uint64_t, Peer> peers_;
-  std::size_t one_sided_ = 0;  // of the peers
-  std::size_t tables_ = 0;     // of the peers
+  std::vector<std::shared_ptr<memory::PinTableView>> left_tables_;  // of the former owner's peers
+  std::size_t one_sided_ = 0;                                       // of the peers
+  std::size_t tables_ = 0;  // of the peers, and those that were left
   std::set<std::pair<Nanoseconds, std::uint64_t>> expiring_;
   Claims claims_;
   std::map<Claims::Party, std::size_t> connections_;  // of each party

@@ -16,12 +16,14 @@ Status Owner::hold(std::uint64_t object_id, const Tag& presented, const ClaimReq
   auto found = find_live(object_id, presented);
   if (!found) return found.status();
   Claims::Party party{};
+  ClaimRequest asked = request;
   if (connection != 0) {
     const auto peer = peers_.find(connection);
     if (peer == peers_.end()) return {Code::closed, "the process has left"};
     party = peer->second.party;
+    asked.on_node = peer->second.on_node;
   }
-  return claims_.hold(object_id, request, party, now());
+  return claims_.hold(object_id, asked, party, now());
 }
 
 Status Owner::release(std::uint64_t object_id, const Tag& presented, std::uint64_t claim) {
@@ -56,11 +58,20 @@ Status Owner::extend(std::uint64_t object_id, const Tag& presented, Nanoseconds 
   Entry& entry = entries_.at(object_id);
   if (entry.expires != 0) expiring_.erase({entry.expires, object_id});
   entry.expires = 0;
-  if (time_to_live <= 0) return {};
+  if (time_to_live <= 0) {
+    if (table_) table_->set_expiry(entry.slot, 0);
+    return {};
+  }
   const Nanoseconds time = now();
-  entry.expires = time + std::min(time_to_live, std::numeric_limits<Nanoseconds>::max() - time);
-  expiring_.emplace(entry.expires, object_id);
+  const Nanoseconds longest = std::numeric_limits<Nanoseconds>::max() - time;
+  set_expiry_locked(entry, object_id, time + std::min(time_to_live, longest));
   return {};
+}
+
+void Owner::set_expiry_locked(Entry& entry, std::uint64_t object_id, Nanoseconds expires) {
+  entry.expires = expires;
+  expiring_.emplace(expires, object_id);
+  if (table_) table_->set_expiry(entry.slot, expires);
 }
 
 }  // namespace pshpc::objects

@@ -16,6 +16,8 @@ Status Owner::why_absent(std::uint64_t object_id) const {
       "object " + std::to_string(object_id) + " of owner " + self_.short_name();
   if (deferred_.count(object_id) != 0 || entries_.count(object_id) != 0)
     return {Code::not_found, what + " has not been set yet"};
+  if (kept_)
+    return {Code::evicted, what + " was evicted, or had not been set when its owner ended"};
   if (closed_) return {Code::evicted, what + " is gone: its owner closed the store"};
   if (object_id != 0 && object_id < next_id_) return {Code::evicted, what + " was evicted"};
   return {Code::not_found, what + " never existed"};
@@ -54,15 +56,24 @@ Expected<Located> Owner::pin(std::uint64_t object_id, const Tag& presented) {
   auto found = find_live(object_id, presented);
   if (!found) return found.status();
   const Entry& entry = *found.value();
-  ++local_pins_[block_word(entry.block.segment, entry.block.offset)];
+  pin_here_locked(entry.block, entry.slot);
   return Located{object_id, entry.generation, entry.length, entry.flags, entry.block};
+}
+
+void Owner::pin_here_locked(const Block& block, Slot slot) {
+  LocalPins& pins = local_pins_[block_word(block.segment, block.offset)];
+  if (++pins.count > 1) return;
+  pins.slot = slot;
+  if (table_) table_->set_viewed(slot, true);
 }
 
 void Owner::unpin(const Block& block) {
   if (inherited()) return;  // the pins are the parent's
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = local_pins_.find(block_word(block.segment, block.offset));
-  if (found != local_pins_.end() && --found->second == 0) local_pins_.erase(found);
+  if (found == local_pins_.end() || --found->second.count > 0) return;
+  if (table_) table_->set_viewed(found->second.slot, false);
+  local_pins_.erase(found);
 }
 
 bool Owner::sending(const Key& key) const {
@@ -78,6 +89,7 @@ bool Owner::watched(const Block& block) const {
     std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& [connection, peer] : peers_)
       tables.insert(tables.end(), peer.tables.begin(), peer.tables.end());
+    tables.insert(tables.end(), left_tables_.begin(), left_tables_.end());
   }
   const std::uint64_t word = block_word(block.segment, block.offset);
   return std::any_of(tables.begin(), tables.end(),

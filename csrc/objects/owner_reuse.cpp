@@ -35,21 +35,31 @@ Status Owner::evict(std::uint64_t object_id, const Tag& presented, bool force) {
 void Owner::evict_locked(Entries::iterator entry) {
   const Entry& gone = entry->second;
   // First of all, so that whoever checks the header from here on learns of it.
-  header(gone.block).generation.store(gone.generation + 1, std::memory_order_release);
-  fence(std::memory_order_seq_cst);
+  invalidate(gone.block, gone.generation);
   if (gone.expires != 0) expiring_.erase({gone.expires, entry->first});
-  retire_locked(gone.block);
+  retire_locked(gone.block, gone.slot);
   claims_.forget(entry->first);
   entries_.erase(entry);
 }
 
-void Owner::retire_locked(const memory::Block& block) {
+void Owner::invalidate(const memory::Block& block, std::uint64_t generation) {
+  header(block).generation.store(generation + 1, std::memory_order_release);
+  fence(std::memory_order_seq_cst);
+}
+
+void Owner::retire_locked(const memory::Block& block, Slot slot) {
   // Without peers nobody can be looking.
   if (one_sided_ == 0 && tables_ == 0 &&
       local_pins_.count(block_word(block.segment, block.offset)) == 0)
-    arena_.release(block);
+    release_locked(block, slot);
   else
-    retired_.push_back({block, now(), one_sided_ > 0});
+    retired_.push_back({block, slot, now(), one_sided_ > 0});
+}
+
+void Owner::release_locked(const memory::Block& block, Slot slot) {
+  // First: another thread may be given the block at once.
+  if (table_) table_->leave(slot);
+  arena_.release(block);
 }
 
 void Owner::collect_locked(Nanoseconds time) {
@@ -57,6 +67,7 @@ void Owner::collect_locked(Nanoseconds time) {
   std::vector<std::uint64_t> pinned;
   for (const auto& [connection, peer] : peers_)
     for (const auto& table : peer.tables) table->collect(pinned);
+  for (const auto& table : left_tables_) table->collect(pinned);
   std::sort(pinned.begin(), pinned.end());
   const auto reusable = [&](Retired& retired) {
     if (retired.graced && time - retired.since < options_.grace) return false;
@@ -66,15 +77,16 @@ void Owner::collect_locked(Nanoseconds time) {
   };
   const auto keep = std::partition(retired_.begin(), retired_.end(),
                                    [&](Retired& retired) { return !reusable(retired); });
-  for (auto at = keep; at != retired_.end(); ++at) arena_.release(at->block);
+  for (auto at = keep; at != retired_.end(); ++at) release_locked(at->block, at->slot);
   retired_.erase(keep, retired_.end());
 }
 
 // Peers.
 
-void Owner::join(std::uint64_t connection, const Claims::Party& party) {
+void Owner::join(std::uint64_t connection, const Claims::Party& party, bool on_node) {
   std::lock_guard<std::mutex> lock(mutex_);
   peers_[connection].party = party;
+  peers_[connection].on_node = on_node;
   if (party != Claims::Party{}) ++connections_[party];
 }
 
@@ -98,7 +110,7 @@ void Owner::leave(std::uint64_t connection) {
     peers_.erase(peer);
     if (gone.one_sided) --one_sided_;
     tables_ -= gone.tables.size();
-    leave_party_locked(gone.party);
+    if (!leaving_) leave_party_locked(gone.party);
     if (gone.waits > 0) {
       for (auto at = waiters_.begin(); at != waiters_.end();) {
         auto& all = at->second;

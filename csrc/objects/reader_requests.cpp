@@ -89,11 +89,16 @@ void Reader::send_releases(Nanoseconds patience) {
   for (std::size_t i = 0; i < releases.size(); ++i)
     by_owner[releases[i].first.owner.id].push_back(i);
   for (const auto& [owner, all] : by_owner) {
-    std::shared_ptr<Link> link;  // a new one would be of no use: the old one's end released them
+    std::shared_ptr<Link> link;  // without one, its end has released them
     {
       std::lock_guard<std::mutex> lock(mutex_);
       const auto found = links_.find(owner);
       if (found != links_.end()) link = found->second.link;
+    }
+    if (link && link->on_node() && !link->alive()) {
+      // The owner has ended, but a keeper may go on counting for it.
+      auto again = live_link(releases[all.front()].first.owner, Deadline::after(patience));
+      link = again ? again.value() : nullptr;
     }
     for (std::size_t start = 0; link && start < all.size(); start += kMaxBatch) {
       const std::size_t end = std::min(all.size(), start + kMaxBatch);

@@ -1,5 +1,7 @@
 #include "objects/service.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -25,6 +27,19 @@ std::shared_ptr<const void> keep_block(std::shared_ptr<Owner> owner, const memor
 }
 
 }  // namespace
+
+Status adopt_pins(Owner& owner, Handover* handover, std::uint64_t connection, Fd table) {
+  Fd for_the_keeper;
+  if (handover != nullptr) {
+    for_the_keeper = Fd(::fcntl(table.get(), F_DUPFD_CLOEXEC, 0));
+    if (!for_the_keeper) return system_error("handing a pin table on");
+  }
+  auto view = memory::PinTableView::open(std::move(table));
+  if (!view) return view.status();
+  // First: the reader may use it as soon as it is answered.
+  if (handover != nullptr) handover->add_pin_table(connection, for_the_keeper.get());
+  return owner.add_reader(connection, std::move(view).value());
+}
 
 Expected<PayloadRange> payload_range(const Located& object, std::uint64_t offset,
                                      std::uint64_t length) {
@@ -381,9 +396,8 @@ Status Service::pin_table(WireReader& in, std::vector<Fd> fds, const Caller& cal
                           Responder& to) {
   if (!in.at_end() || fds.size() != 1)
     return {Code::protocol, "a pin table came without its descriptor"};
-  auto table = memory::PinTableView::open(std::move(fds.front()));
-  if (!table) return table.status();
-  const Status added = owner_->add_reader(caller.connection, std::move(table).value());
+  const Status added =
+      adopt_pins(*owner_, handover_.get(), caller.connection, std::move(fds.front()));
   if (!added.ok()) return added;
   to.reply({});
   return {};

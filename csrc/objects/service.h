@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/fd.h"
+#include "objects/handover.h"
 #include "objects/owner.h"
 #include "objects/protocol.h"
 #include "rpc/exposure.h"
@@ -18,10 +19,15 @@ using rpc::Caller;
 using rpc::Delivery;
 using rpc::Responder;
 
+// Code::closed when the reader has left. A pin counts only after this.
+Status adopt_pins(Owner& owner, Handover* handover, std::uint64_t connection, Fd table);
+
 class Service : public rpc::Handler {
  public:
-  Service(std::shared_ptr<Owner> owner, rpc::Exposure& exposure)
-      : owner_(std::move(owner)), exposure_(exposure) {}
+  // `handover`: where readers' pins are told, too; may be null.
+  Service(std::shared_ptr<Owner> owner, rpc::Exposure& exposure,
+          std::shared_ptr<Handover> handover = nullptr)
+      : owner_(std::move(owner)), exposure_(exposure), handover_(std::move(handover)) {}
 
   // Under all methods of Kind.
   static Status serve(const std::shared_ptr<Service>& service, rpc::Messenger& messenger);
@@ -57,6 +63,7 @@ class Service : public rpc::Handler {
 
   std::shared_ptr<Owner> owner_;
   rpc::Exposure& exposure_;
+  const std::shared_ptr<Handover> handover_;
 };
 
 // The bytes [offset, offset + length) of a payload, live or not, as one or two spans.

@@ -73,9 +73,9 @@ class Notebook final : public Receiver {
 };
 
 struct Side {
-  Side() {
+  explicit Side(bool lends = true) {
     REQUIRE(progress.start().ok());
-    auto made = RingDoor::create();
+    auto made = RingDoor::create(lends);
     REQUIRE(made.ok());
     door = std::move(made).value();
     REQUIRE(door->start(progress, notebook).ok());
@@ -93,7 +93,7 @@ struct Side {
 };
 
 struct Connected {
-  explicit Connected(bool fetching = true) {
+  explicit Connected(bool fetching = true, bool lends = true) : left(lends) {
     const Peer here{true, fetching ? ::getpid() : 0};
     auto offer = left.door->offer(here);
     REQUIRE(offer.ok());
@@ -173,8 +173,8 @@ TEST(ring_carries_messages_of_all_sizes_in_order) {
 
 namespace {
 
-void check_parts(bool fetching) {
-  Connected pair(fetching);
+void check_parts(bool fetching, bool lends = true) {
+  Connected pair(fetching, lends);
   const Bytes first = patterned(70'000, 1), second = patterned(1, 2), third = patterned(200'000, 3);
   Payload payload{ConstSpan(first)};
   payload.append(ConstSpan(second));
@@ -203,6 +203,9 @@ TEST(ring_sends_what_lies_apart_as_one) {
   check_parts(true);
   check_parts(false);
 }
+
+// The process that readers take us for may be another one.
+TEST(ring_that_lends_nothing_sends_all_pieces_itself) { check_parts(true, false); }
 
 TEST(ring_payloads_come_whole_while_both_sides_move_them) {
   for (const bool fetching : {true, false}) {

@@ -87,6 +87,7 @@ class MpiJob:
         self._linger = linger
         self._windows = windows
         self._left = False
+        self._clear = False
         self._request: MPI.Request | None = None
         self._given_up: float | None = None
         self._peers = Peers(addresses)
@@ -110,9 +111,14 @@ class MpiJob:
             )
         return self._addresses[rank]
 
-    def leave(self) -> None:
-        """Goes on serving until all ranks have left, then closes the instance. Idempotent."""
+    def leave(self, *, clear: bool = False) -> None:
+        """Goes on serving until all ranks have left, then closes the instance. Idempotent.
+
+        Args:
+            clear: Leave nothing to a keeper.
+        """
         self._left = True
+        self._clear = clear
         settle()
 
     def close_participant(self) -> None:
@@ -147,7 +153,7 @@ class MpiJob:
     def _close_instance(self) -> None:
         if self._server is not None:
             self._server.close()
-        self._instance.close()
+        self._instance.close(self._clear)
 
     def overdue(self, since: float, patient: bool) -> bool:
         """Whether to wait no longer.

@@ -53,5 +53,5 @@ class AbsentInstance:
         """None is open."""
         return {}
 
-    def close(self) -> None:
+    def close(self, clear: bool = False) -> None:
         """Nothing is open."""

@@ -57,12 +57,16 @@ class Store(Sharing):
             `"host:port"` to listen at, or a mapping, see `proxystore_hpc.store.serving.Serving`.
         gateway: Gateways that lead here, for keys to carry: `"host:port"`, a mapping, or a list of
             them, see `proxystore_hpc.store.serving.Gateway`.
+        keep: When this process ends, in whatever way, or closes the store, what is stored goes to
+            the keeper of this node, which is started if there is none; see the guide. By default
+            only where `PROXYSTORE_HPC_KEEP` is 1.
         options: What few stores need, see `proxystore_hpc.store.options.Options`.
 
     Raises:
         StoreExistsError: `register` is true and the name is taken.
         ConfigError: An argument cannot be meant.
         DoorUnavailableError: A door was named that cannot be had here.
+        KeeperError: `keep` is true, and no keeper can be had.
     """
 
     def __new__(cls, name: str = "", connector: Any = None, *_: Any, **__: Any) -> Store:
@@ -92,6 +96,7 @@ class Store(Sharing):
         secret: bytes | None = None,
         tcp: bool | str | dict[str, Any] | None = None,
         gateway: str | dict[str, Any] | list[Any] | None = None,
+        keep: bool | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
         if connector is not None:
@@ -115,6 +120,7 @@ class Store(Sharing):
             grace=grace,
             tcp=tcp,
             gateway=gateway,
+            keep=keep,
             options=options or {},
         )
         self._open(config, secret=secret)

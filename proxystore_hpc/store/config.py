@@ -198,6 +198,8 @@ class StoreConfig(_Config):
             listen at, or a mapping, see `proxystore_hpc.store.serving.Serving`.
         gateway: Gateways that lead here, for keys to carry: `"host:port"`, a mapping, or a list of
             them, see `proxystore_hpc.store.serving.Gateway`.
+        keep: Leave what is stored to the keeper of this node when this process ends or closes the
+            store; `None` for what `PROXYSTORE_HPC_KEEP` says.
         options: What few stores need, see `proxystore_hpc.store.options.Options`.
     """
 
@@ -218,6 +220,7 @@ class StoreConfig(_Config):
     grace: float | None = None
     tcp: bool | str | dict[str, Any] | None = None
     gateway: str | dict[str, Any] | list[Any] | None = None
+    keep: bool | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -257,6 +260,8 @@ class StoreConfig(_Config):
         if self.tcp is not None:
             Serving.parse(self.tcp)
         gateways(self.gateway)
+        if self.keep is not None:
+            _expect("keep", self.keep, bool)
         _expect("options", self.options, Mapping)
         Options.parse(self.options)
 

@@ -50,7 +50,7 @@ class Job(Protocol):
     def address_of(self, rank: int) -> bytes:
         """`Store.address` on a rank."""
 
-    def leave(self) -> None:
+    def leave(self, *, clear: bool = False) -> None:
         """Goes on serving until all have left, then closes the instance."""
 
 
@@ -84,7 +84,11 @@ class StoreCore:
             host = address_of(config.interface)
         self._host = host
         self._instance: Instance = open_instance(
-            config, secret=secret, capacity=config.capacity or capacity, host=host
+            config,
+            secret=secret,
+            capacity=config.capacity or capacity,
+            host=host,
+            network=network,
         )
         self._fresh = FreshArrays(self._instance)
         self._outside = Outside(
@@ -108,7 +112,7 @@ class StoreCore:
                 register_store(self._whole)
         except BaseException:
             self._closed = True
-            self._end()
+            self._end(clear=True)
             raise
         remember(self._whole)
 
@@ -132,10 +136,10 @@ class StoreCore:
         if endpoints:
             self._instance.set_outside(pack(endpoints))
 
-    def _end(self) -> None:
+    def _end(self, *, clear: bool = False) -> None:
         if self._server is not None:
             self._server.close()
-        self._instance.close()
+        self._instance.close(clear)
 
     def _apply(self, config: StoreConfig) -> None:
         self._config = config
@@ -224,11 +228,14 @@ class StoreCore:
         """Memory and objects of this process: bytes of `capacity`, `used`, `warm`, ..., counts."""
         return self._instance.stats()
 
-    def close(self) -> None:
+    def close(self, *, clear: bool = False) -> None:
         """Ends the store in this process; what it holds is evicted. Idempotent.
 
-        Views that are still held stay valid. A store of `from_mpi` goes on serving the other ranks
-        until all have closed.
+        With `keep=True` it goes to the keeper of this node instead. Views that are still held stay
+        valid. A store of `from_mpi` goes on serving the other ranks until all have closed.
+
+        Args:
+            clear: Evict what a keeper would have taken over.
         """
         if self._closed:
             return
@@ -237,9 +244,9 @@ class StoreCore:
         self.cache.clear()
         self._outside.close()
         if self._job is not None:
-            self._job.leave()
+            self._job.leave(clear=clear)
         else:
-            self._end()
+            self._end(clear=clear)
 
     def __enter__(self: StoreT) -> StoreT:
         return self

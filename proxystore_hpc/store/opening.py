@@ -10,6 +10,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from proxystore_hpc.exceptions import ConfigError, DoorUnavailableError
+from proxystore_hpc.keeper.settings import keep_by_default
+from proxystore_hpc.keeper.starting import join_keeper
 from proxystore_hpc.store.absent import AbsentInstance
 from proxystore_hpc.store.config import StoreConfig
 from proxystore_hpc.store.options import Options
@@ -55,7 +57,12 @@ def load_core() -> Any:
 
 
 def open_instance(
-    config: StoreConfig, *, secret: bytes | None, capacity: int, host: str = ""
+    config: StoreConfig,
+    *,
+    secret: bytes | None,
+    capacity: int,
+    host: str = "",
+    network: bool = False,
 ) -> Instance:
     """The core's instance for a store.
 
@@ -64,10 +71,12 @@ def open_instance(
         secret: 16 bytes that the processes of a job share, `None` for none.
         capacity: Bytes of registered memory, 0 for the default.
         host: Address where peers off this node say hello, empty for none.
+        network: Peers on other nodes are reached, whether or not there is such an address.
 
     Raises:
         ConfigError: A door's name is unknown.
         DoorUnavailableError: The native core is missing, and a door was asked for that needs it.
+        KeeperError: The store shall be kept, and no keeper can be had.
     """
     doors = config.doors or ()
     for door in doors:
@@ -76,10 +85,12 @@ def open_instance(
     try:
         core = load_core()
     except DoorUnavailableError as error:
-        if set(doors) - {"tcp"} or config.tcp or secret is not None:
+        if set(doors) - {"tcp"} or config.tcp or config.keep or secret is not None:
             raise
         return cast("Instance", AbsentInstance(error))
     options = Options.parse(config.options)
+    keep = keep_by_default() if config.keep is None else config.keep
+    keeper = join_keeper(facts_for_keeper(config, host, network)).detach() if keep else -1
     instance: Instance = core.Instance(
         config.name,
         capacity=capacity,
@@ -92,8 +103,20 @@ def open_instance(
         polling=config.progress == "polling",
         spin=options.spin,
         rings=config.doors is None or "shm" in config.doors,
+        keeper=keeper,
     )
     return instance
+
+
+def facts_for_keeper(config: StoreConfig, host: str, network: bool) -> dict[str, Any]:
+    """What a keeper has to know of a store beside what the core tells it."""
+    doors = config.doors
+    return {
+        "store": config.name,
+        "host": host,
+        "ucx": "ucx" in doors if doors is not None else bool(host or network),
+        "ucx_options": dict(Options.parse(config.options).ucx or {}),
+    }
 
 
 def ucx_door(config: StoreConfig, host: str) -> Any:

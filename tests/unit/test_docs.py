@@ -14,6 +14,8 @@ from support.doors import require_door
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NEEDS_MPIRUN = "# mpirun"
+# One of the pages' own, which ends soon after them.
+KEEPER = {"PROXYSTORE_HPC_KEEPER": "docs", "PROXYSTORE_HPC_KEEPER_IDLE": "0.5"}
 
 
 def runnable(page: Path) -> str:
@@ -34,7 +36,7 @@ def test_code_of_page_runs(page: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **KEEPER, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=50,

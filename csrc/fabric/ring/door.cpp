@@ -72,12 +72,13 @@ bool is_unix_stream(int fd) {
 
 }  // namespace
 
-RingDoor::RingDoor() : birth_(fork_generation()), drive_(*this, kPollsPerYield) {}
+RingDoor::RingDoor(bool lends)
+    : birth_(fork_generation()), lends_(lends), drive_(*this, kPollsPerYield) {}
 
 RingDoor::~RingDoor() { stop(); }
 
-Expected<std::shared_ptr<RingDoor>> RingDoor::create() {
-  std::shared_ptr<RingDoor> door(new RingDoor());
+Expected<std::shared_ptr<RingDoor>> RingDoor::create(bool lends) {
+  std::shared_ptr<RingDoor> door(new RingDoor(lends));
   const Status opened = door->open();
   if (!opened.ok()) return opened;
   return door;
@@ -170,7 +171,7 @@ Expected<std::shared_ptr<Channel>> RingDoor::connect(const Peer& peer, Offer our
 }
 
 Expected<std::shared_ptr<Channel>> RingDoor::add(Shared shared, GuardedFd bell, pid_t peer) {
-  auto lane = std::make_shared<Lane>(std::move(shared), std::move(bell), peer, nudge_);
+  auto lane = std::make_shared<Lane>(std::move(shared), std::move(bell), peer, nudge_, lends_);
   auto channel = std::make_shared<RingChannel>(lane, birth_);
   lane->attach(channel);
   {

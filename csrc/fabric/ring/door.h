@@ -21,7 +21,8 @@ class RingDoor final : public Door, private Source, private Drivable {
  public:
   static constexpr const char* kName = "ring";
 
-  static Expected<std::shared_ptr<RingDoor>> create();
+  // `lends`: peers may fetch payloads out of the memory of the process that they take us for.
+  static Expected<std::shared_ptr<RingDoor>> create(bool lends = true);
   ~RingDoor() override;
 
   std::string name() const override { return kName; }
@@ -43,7 +44,7 @@ class RingDoor final : public Door, private Source, private Drivable {
   std::vector<std::pair<std::string, std::string>> facts() const override;
 
  private:
-  RingDoor();
+  explicit RingDoor(bool lends);
   Status open();
   Expected<std::shared_ptr<Channel>> add(Shared shared, GuardedFd bell, pid_t peer);
   unsigned poll_lanes(const Turn& turn);
@@ -58,6 +59,7 @@ class RingDoor final : public Door, private Source, private Drivable {
   void left() override;
 
   const std::uint32_t birth_;
+  const bool lends_;
   GuardedFd bells_;  // an epoll over the bells of all lanes and over the nudge
   const std::shared_ptr<Nudge> nudge_ = std::make_shared<Nudge>();
   Drive drive_;

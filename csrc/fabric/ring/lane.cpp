@@ -47,10 +47,11 @@ Status garbled() { return {Code::protocol, "the peer wrote garbage into its ring
 
 }  // namespace
 
-Lane::Lane(Shared shared, GuardedFd bell, pid_t peer, std::shared_ptr<Nudge> poller)
+Lane::Lane(Shared shared, GuardedFd bell, pid_t peer, std::shared_ptr<Nudge> poller, bool lends)
     : shared_(std::move(shared)),
       bell_(std::move(bell)),
       peer_(peer),
+      lends_(lends),
       poller_(std::move(poller)),
       writer_(shared_),
       reader_(shared_),
@@ -89,7 +90,7 @@ bool Lane::try_begin(ConstSpan header, Payload& payload, Operation* operation) {
   const bool whole = size <= kInline;
   std::size_t bytes = header.size + size;
   const std::size_t parts = parts_of(payload);
-  const bool told = parts <= kMaxPlaces;
+  const bool told = lends_ && parts <= kMaxPlaces;
   if (!whole) bytes = header.size + (told ? parts * sizeof(Place) : 0);
   if (writer_.room(record_size(bytes)) < record_size(bytes)) return false;
   RecordHead head;

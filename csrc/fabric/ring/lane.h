@@ -59,7 +59,7 @@ class Lane {
  public:
   // `peer` is what the kernel says of the other side; 0: nothing can be fetched from it. `poller`
   // is woken when something waits to be sent.
-  Lane(Shared shared, GuardedFd bell, pid_t peer, std::shared_ptr<Nudge> poller);
+  Lane(Shared shared, GuardedFd bell, pid_t peer, std::shared_ptr<Nudge> poller, bool lends);
   ~Lane();
 
   // The channel that stands for this lane: what arrives is told in its name.
@@ -138,6 +138,7 @@ class Lane {
   const Shared shared_;
   const GuardedFd bell_;
   const pid_t peer_;
+  const bool lends_;
   const std::shared_ptr<Nudge> poller_;
   std::weak_ptr<Channel> channel_;
   std::atomic<bool> alive_{true};

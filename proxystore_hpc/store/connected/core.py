@@ -15,7 +15,7 @@ from proxystore_hpc.store.options import Options
 from proxystore_hpc.store.registry import register_store, unregister_store
 from proxystore_hpc.store.turns import turns_of
 
-_NATIVE_FIELDS = ("capacity", "doors", "interface", "grace", "tcp", "gateway")
+_NATIVE_FIELDS = ("capacity", "doors", "interface", "grace", "tcp", "gateway", "keep")
 
 
 class ConnectedCore(Store):
