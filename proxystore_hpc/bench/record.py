@@ -80,6 +80,7 @@ class Entrant:
         about: What it is.
         versions: Of what it is made of.
         limits: Names of the limits that it is held against, by operation.
+        reach: How far it leads: some of `"node"`, `"fabric"` and `"outside"`.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Entrant:
     about: str
     versions: dict[str, str] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
+    reach: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -148,7 +150,7 @@ class Record:
         """
         try:
             values = json.loads(text)
-            if not isinstance(values, Mapping) or values.pop("format", None) != FORMAT:
+            if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
                 raise InvalidArgumentError("this is no JSON that `proxystore-hpc bench` wrote")
             if (schema := values.pop("schema", None)) != SCHEMA:
                 raise InvalidArgumentError(

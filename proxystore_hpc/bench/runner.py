@@ -91,6 +91,7 @@ class Runner:
                 if (limit := limit_name(contestant, operation)) is not None
             }
             entrant = Entrant(contestant.name, contestant.kind, contestant.about, limits=limits)
+            entrant.reach = list(getattr(contestant, "reach", ()))
             self.record.entrants.append(entrant)
             try:
                 with self._deadline(f"the check of {contestant.name}"):

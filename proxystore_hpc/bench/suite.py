@@ -72,9 +72,7 @@ PACES: dict[str, Tier] = {
 }
 
 
-def matches(
-    tier: Tier, groups: Sequence[str] = (), sizes: Sequence[int] = ()
-) -> list[Match]:
+def matches(tier: Tier, groups: Sequence[str] = (), sizes: Sequence[int] = ()) -> list[Match]:
     """What is to be run.
 
     Args:

@@ -12,9 +12,9 @@ from proxystore_hpc.exceptions import InvalidArgumentError
 from proxystore_hpc.utils.sizes import parse_size
 
 _DESCRIPTION = """\
-Measures what can run here: every door of this package beside the limits of the machine (memcpy, bare
-sockets, UCX's and MPI's own operations) and its peers (Redis, ZeroMQ, mpi4py, ...), in one run and by
-turns, and prints how long each takes and what share of its limit it reaches.
+Measures what can run here: every door of this package beside the limits of the machine (memcpy,
+bare sockets, UCX's and MPI's own operations) and its peers (Redis, ZeroMQ, mpi4py, ...), in one run
+and by turns, and prints how long each takes and what share of its limit it reaches.
 
 Run it where the jobs run. `mpirun -n 2 proxystore-hpc bench` measures the mpi door between ranks of
 that job; without mpirun it starts a job of its own if it finds one."""

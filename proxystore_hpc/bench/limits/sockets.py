@@ -78,7 +78,7 @@ class Socket:
             target = np.zeros(back, "u1")
             request = back.to_bytes(8, "little")
             outward = request + pattern(there).tobytes() if there else request
-            receive = _receiver(connection, outward, memoryview(target).cast("B"))
+            receive = _receiver(connection, outward, target.data)
             yield Repeated(receive, lambda _: expect(target, back))
 
 
@@ -118,7 +118,7 @@ class Sender:
 
     def __init__(self, way: str, folder: str, nbytes: int, expected: int) -> None:
         self._way = way
-        self._payload = memoryview(pattern(nbytes)).cast("B")
+        self._payload = pattern(nbytes).data
         self._inward = memoryview(bytearray(expected))
         self._context: ssl.SSLContext | None = None
         if way == "unix":

@@ -20,6 +20,15 @@ __all__ = ["Door", "owner_of"]
 
 OWNER = "proxystore_hpc.bench.ours.owner:Owner"
 
+REACH = {
+    "shm": ("node",),
+    "socket": ("node",),
+    "ucx": ("node", "fabric"),
+    "mpi": ("node", "fabric"),
+    "tcp": ("fabric", "outside"),
+}
+"""How far a door leads, for the table of doors."""
+
 
 class Door:
     """A contestant: stores that have one door alone."""
@@ -33,6 +42,7 @@ class Door:
         self.about = way.about
         self.operations = way.operations
         self.limit = way.limit
+        self.reach = ("node",) if way.name == "ucx-shm" else REACH.get(way.door, ())
 
     def check(self) -> dict[str, str]:
         """As `Contestant.check`."""

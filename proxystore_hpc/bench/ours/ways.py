@@ -95,13 +95,13 @@ def check_doors(store: Store, way: Way, key: Any = None) -> None:
             raise UnavailableError(f"UCX chose {lanes}")
 
 
-_COPY = {op: "memcpy" for op in (Operation.PUT, Operation.PUT_THERE, Operation.EXCHANGE)}
+_COPY = dict.fromkeys((Operation.PUT, Operation.PUT_THERE, Operation.EXCHANGE), "memcpy")
 
 
 def _limited(name: str) -> dict[Operation, str]:
     return {
         Operation.PUT: "memcpy",
-        **{op: name for op in (Operation.GET, Operation.EXCHANGE, Operation.PUT_THERE)},
+        **dict.fromkeys((Operation.GET, Operation.EXCHANGE, Operation.PUT_THERE), name),
     }
 
 
@@ -120,7 +120,9 @@ def ways() -> list[Way]:
             operations=frozenset({Operation.GET}),
             live=True,
         ),
-        Way("socket", "socket", "the owner's Unix socket, the last resort", _limited("unix-socket")),
+        Way(
+            "socket", "socket", "the owner's Unix socket, the last resort", _limited("unix-socket")
+        ),
         _ucx("ucx-shm", "UCX over shared memory", "sm,self", "", _SHARED, "ucx_perftest-shm"),
         _ucx("ucx-tcp", "UCX over TCP, loopback", "tcp,self", "lo", ("tcp",), "ucx_perftest-tcp"),
     ]
@@ -137,9 +139,7 @@ def ways() -> list[Way]:
     return found
 
 
-def _ucx(
-    name: str, about: str, tls: str, device: str, lanes: tuple[str, ...], limit: str
-) -> Way:
+def _ucx(name: str, about: str, tls: str, device: str, lanes: tuple[str, ...], limit: str) -> Way:
     ucx = {"tls": tls, **({"net_devices": device} if device else {})}
     return Way(name, "ucx", about, _limited(limit), ucx=ucx, lanes=lanes)
 
@@ -147,7 +147,7 @@ def _ucx(
 def _tcp(name: str, about: str, limit: str, **more: Any) -> Way:
     found = Operation.GET, Operation.EXCHANGE
     return Way(
-        *(name, "tcp", about, {op: limit for op in found}), operations=frozenset(found), **more
+        *(name, "tcp", about, dict.fromkeys(found, limit)), operations=frozenset(found), **more
     )
 
 

@@ -33,9 +33,7 @@ def join(parts: Iterable[str | None]) -> Markup:
     """Parts one after the other, escaped if need be."""
     return Markup(
         "".join(
-            part if isinstance(part, Markup) else escape(part)
-            for part in parts
-            if part is not None
+            part if isinstance(part, Markup) else escape(part) for part in parts if part is not None
         )
     )
 

@@ -120,8 +120,13 @@ def ranges(found: Sequence[Range], label: Callable[[float], str], title: str) ->
                 "g",
                 element("text", each.name, x=left - 10, y=y + 4, class_="name end"),
                 element(
-                    "rect", x=x(each.low), width=max(1.0, x(each.high) - x(each.low)), y=y - 5,
-                    height=10, rx=3, class_="band",
+                    "rect",
+                    x=x(each.low),
+                    width=max(1.0, x(each.high) - x(each.low)),
+                    y=y - 5,
+                    height=10,
+                    rx=3,
+                    class_="band",
                 ),
                 element("circle", cx=x(each.middle), cy=y, r=4.5, class_="dot"),
                 element(
@@ -159,8 +164,14 @@ def bars(found: Sequence[tuple[str, str, Sequence[Bar]]], title: str) -> Markup:
             beyond = " →" if share.value > most else ""
             marks.append(
                 element(
-                    "rect", x=left, y=at + 1, width=max(1.0, x(share.value) - left),
-                    height=thick - 3, rx=2, class_="bar", opacity=opacity,
+                    "rect",
+                    x=left,
+                    y=at + 1,
+                    width=max(1.0, x(share.value) - left),
+                    height=thick - 3,
+                    rx=2,
+                    class_="bar",
+                    opacity=opacity,
                 )
             )
             if not beyond:
@@ -168,8 +179,12 @@ def bars(found: Sequence[tuple[str, str, Sequence[Bar]]], title: str) -> Markup:
             text = f"{100 * share.value:.0f} %{beyond}  {size(bar.nbytes)}"
             marks.append(
                 element(
-                    "text", text, element("title", f"of {bar.limit}"), class_="soft",
-                    x=max(x(share.high), x(share.value)) + 7, y=at + 10,
+                    "text",
+                    text,
+                    element("title", f"of {bar.limit}"),
+                    class_="soft",
+                    x=max(x(share.high), x(share.value)) + 7,
+                    y=at + 10,
                 )
             )
         parts.append(element("g", *marks, class_=class_))
@@ -206,9 +221,7 @@ def _sizes(xs: Sequence[int], x: _Log) -> list[Markup]:
         at = x(nbytes)
         parts.append(element("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, class_="grid"))
         if at - last > 46:
-            parts.append(
-                element("text", size(nbytes), x=at, y=HEIGHT - 14, class_="soft middle")
-            )
+            parts.append(element("text", size(nbytes), x=at, y=HEIGHT - 14, class_="soft middle"))
             last = at
     return parts
 

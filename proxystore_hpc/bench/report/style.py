@@ -42,7 +42,8 @@ body {
   color: var(--text); font: 15px/1.55 system-ui, "Segoe UI", "DejaVu Sans", sans-serif;
 }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
-h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; padding-top: .9rem; border-top: 2px solid var(--line); }
+h2 { font-size: 1.3rem; margin: 3rem 0 .6rem; padding-top: .9rem;
+  border-top: 2px solid var(--line); }
 h3 { font-size: 1.02rem; margin: 2rem 0 .3rem; }
 p { max-width: 46rem; margin: .4rem 0; }
 .soft, .lead { color: var(--soft); }
