@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Burst", "Contestant", "Kind", "Operation", "UnavailableError"]
+__all__ = ["Burst", "Contestant", "Kind", "Operation", "UnavailableError", "limit_of", "unit_of"]
 
 Burst = Callable[[], float]
 """Does the operation a few times and returns the seconds that one took.
@@ -45,6 +45,54 @@ class Operation(str, Enum):
     """A result is set in one process until another one that waits for it has it."""
     TASK = "task"
     """A no-op is run by an executor with an array as its argument, until its result is back."""
+    PUT_THERE = "put-there"
+    """An array is stored in the memory of another process."""
+    RESOLVE = "resolve"
+    """A proxy that arrived as a pickle is unpickled and used."""
+    EXISTS = "exists"
+    """Another process is asked whether it has an object."""
+    EVICT = "evict"
+    """An object of this process is thrown away."""
+    BATCH = "batch"
+    """Arrays of another process are got in one call; seconds of one array."""
+    MANY_TO_ONE = "many-to-one"
+    """One process gets arrays of several owners in turn; seconds of one array."""
+    ONE_TO_MANY = "one-to-many"
+    """Several processes get the array of one owner at once; seconds until each has one."""
+    ALL_TO_ALL = "all-to-all"
+    """Each of several processes gets the array of each other; seconds of one array at one."""
+    WEAK = "weak"
+    """As many pairs as the name says exchange arrays at once, of the full size in each pair."""
+    STRONG = "strong"
+    """As many pairs as the name says share the bytes; seconds until all have arrived."""
+    CALL = "call"
+    """A procedure of another process that does nothing is called."""
+    PIPELINE = "pipeline"
+    """The same with many calls in flight; seconds of one call."""
+    CLIENTS = "clients"
+    """As many clients as the name says call one server at once; seconds of one call at one."""
+    PULL = "pull"
+    """Memory that another process exposes is read into memory of this one."""
+    PUSH = "push"
+    """Memory of this process is written into memory that another process exposes."""
+    CREATE = "create"
+    """A small object is stored and a proxy of it is made."""
+    USE = "use"
+    """An item is read from a small object that is there already."""
+    START = "start"
+    """A new process starts until it could use what is named."""
+    MEMORY = "memory"
+    """Resident bytes of a process that holds what is named, without what it shares with others."""
+    SLOWDOWN = "slowdown"
+    """How many times as long a computation takes beside what is named as alone."""
+
+
+_UNITS = {Operation.MEMORY: "B", Operation.SLOWDOWN: "x"}
+
+
+def unit_of(operation: Operation) -> str:
+    """What bursts of an operation return: `"s"`, for few `"B"` (bytes) or `"x"` (a ratio)."""
+    return _UNITS.get(operation, "s")
 
 
 class UnavailableError(Exception):
@@ -90,3 +138,12 @@ class Contestant(Protocol):
         Raises:
             UnavailableError: It turned out only now that it cannot.
         """
+
+
+def limit_of(contestant: Contestant, operation: Operation) -> str | None:
+    """The name of the limit that a contestant is held against, if it has one.
+
+    That is its attribute `limit`, which it need not have: a name, or names by operation.
+    """
+    limit: str | Mapping[Operation, str] | None = getattr(contestant, "limit", None)
+    return limit.get(operation) if isinstance(limit, Mapping) else limit

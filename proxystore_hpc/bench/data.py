@@ -18,19 +18,23 @@ class WrongBytesError(Exception):
     """What arrived is not what was sent."""
 
 
-def pattern(nbytes: int) -> npt.NDArray[np.uint8]:
-    """Bytes, shape (`nbytes`,), that are no others when shifted or cut."""
+def pattern(nbytes: int, shift: int = 0) -> npt.NDArray[np.uint8]:
+    """Bytes, shape (`nbytes`,), that are no others when shifted or cut.
+
+    Another `shift` gives other bytes, so that what lay there from the last time is noticed.
+    """
     import numpy as np
 
-    return np.resize(np.arange(_PERIOD, dtype="u1"), nbytes)
+    return np.resize(np.roll(np.arange(_PERIOD, dtype="u1"), -shift), nbytes)
 
 
-def expect(found: Any, nbytes: int) -> None:
-    """Compares what arrived with `pattern(nbytes)`.
+def expect(found: Any, nbytes: int, shift: int = 0) -> None:
+    """Compares what arrived with `pattern(nbytes, shift)`.
 
     Args:
         found: An array, or anything with the buffer protocol.
         nbytes: How many bytes were sent.
+        shift: Which bytes were sent.
 
     Raises:
         WrongBytesError: Length or content differ.
@@ -42,7 +46,7 @@ def expect(found: Any, nbytes: int) -> None:
         raise WrongBytesError(f"{array.nbytes} bytes arrived instead of {nbytes}")
     # A buffer of one piece at a time: comparing 1 GiB must not need two more.
     step = _PERIOD << 14
-    expected = pattern(min(nbytes, step))
+    expected = pattern(min(nbytes, step), shift)
     for start in range(0, nbytes, step):
         piece = array[start : start + step]
         if not np.array_equal(piece, expected[: piece.nbytes]):

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from proxystore_hpc.cli import gateway, get, info, keep, ls, put, rm
+    from proxystore_hpc.cli import bench, gateway, get, info, keep, ls, put, rm
 
     parser = argparse.ArgumentParser(
         prog="proxystore-hpc",
@@ -49,6 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"proxystore_hpc {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (get, put, ls, rm, gateway, keep, info):
+    for command in (get, put, ls, rm, gateway, keep, info, bench):
         command.add_command(commands)
     return parser

@@ -1,0 +1,152 @@
+"""One run from the options of the command line to the files that it leaves."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from proxystore_hpc.bench import compare, suite, table
+from proxystore_hpc.bench.clock import clock_figures
+from proxystore_hpc.bench.contestant import Contestant, Kind
+from proxystore_hpc.bench.machine import describe_machine, environment_that_matters
+from proxystore_hpc.bench.record import Record
+from proxystore_hpc.bench.report import render
+from proxystore_hpc.bench.runner import Match, Runner
+from proxystore_hpc.bench.text import size
+
+__all__ = ["Options", "run"]
+
+_STUCK = 70
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; see its help."""
+
+    tier: str = "default"
+    only: Sequence[str] = ()
+    sizes: Sequence[int] = ()
+    seconds: float | None = None
+    peers: str = "all"
+    compare: Path | None = None
+    json: Path | None = None
+    html: Path | None = None
+    list: bool = False
+
+
+def run(options: Options, note: Callable[[str], object], tell: Callable[[str], object]) -> int:
+    """Measures, prints and writes.
+
+    Args:
+        options: What to do.
+        note: Gets lines of progress.
+        tell: Gets lines of results.
+
+    Returns:
+        The exit status: 1 if nothing at all could be measured.
+
+    Raises:
+        InvalidArgumentError: A group or a peer is unknown, or the old results cannot be read.
+        OSError: A file cannot be read or written.
+    """
+    before = None if options.compare is None else Record.load(options.compare)
+    tier = suite.PACES[options.tier]
+    matches = suite.matches(tier, options.only, options.sizes)
+    pace = tier.pace
+    if options.seconds is not None:
+        pace = replace(pace, seconds=options.seconds)
+    wanted = {match.operation for match in matches}
+    entrants = [c for c in suite.contestants(options.peers) if c.operations & wanted]
+    record = Record(
+        command=["proxystore-hpc", *sys.argv[1:]],
+        machine=describe_machine(),
+        environment=environment_that_matters(),
+        clock=clock_figures(),
+        pace=asdict(pace),
+    )
+
+    # That the socket door is slow, for one, is what the run is about to show.
+    os.environ.setdefault("PROXYSTORE_HPC_LOG", "off")
+
+    def stuck(message: str) -> None:
+        note(f"{message} and cannot be interrupted: the run ends here")
+        _write(record, options)
+        os._exit(_STUCK)
+
+    runner = Runner(entrants, pace, record, note, stuck)
+    runner.check()
+    if options.list:
+        _list(record, entrants, tell)
+        return 0
+    _measure(runner, matches, tier.budget, note)
+    for line in table.table(record):
+        tell(line)
+    _tell_absences(record, tell)
+    if before is not None:
+        for line in compare.lines(compare.changes(before, record)):
+            tell(line)
+    _write(record, options, before)
+    for path in (options.json, options.html):
+        if path is not None:
+            note(f"wrote {path}")
+    return 0 if record.comparisons else 1
+
+
+def _measure(
+    runner: Runner, matches: Sequence[Match], budget: float, note: Callable[[str], object]
+) -> None:
+    record, began = runner.record, time.perf_counter()
+    try:
+        for done, match in enumerate(matches, 1):
+            what = f"{match.group} {match.operation.value}"
+            if match.nbytes:
+                what += f" {size(match.nbytes)}"
+            passed = time.perf_counter() - began
+            if passed > budget:
+                note(f"left out after {passed:.0f} s: {what}")
+                continue
+            note(f"[{done}/{len(matches)}, {passed:.0f} s] {what}")
+            runner.run(match)
+        record.finished = True
+    except KeyboardInterrupt:
+        note("interrupted: what there is will be shown")
+    finally:
+        runner.close()
+    record.seconds = time.perf_counter() - began
+    record.machine["load_after"] = os.getloadavg()[0]
+
+
+def _list(record: Record, entrants: Sequence[Contestant], tell: Callable[[str], object]) -> None:
+    missing = {each.contestant: each.reason for each in record.absences}
+    for kind in Kind:
+        tell(f"{kind.value}:")
+        for contestant in entrants:
+            if contestant.kind is kind:
+                why = missing.get(contestant.name)
+                state = "no " if why else "yes"
+                tell(f"  {state} {contestant.name:22} {why or contestant.about}")
+
+
+def _tell_absences(record: Record, tell: Callable[[str], object]) -> None:
+    if record.absences:
+        tell("\nnot measured:")
+    told: dict[tuple[str, str], list[str]] = {}
+    for each in record.absences:
+        where = ""
+        if each.operation is not None:
+            where = f"{each.operation} {size(each.nbytes)}" if each.nbytes else each.operation
+        told.setdefault((each.contestant, each.reason.splitlines()[-1]), []).append(where)
+    for (name, reason), places in told.items():
+        which = f" ({', '.join(filter(None, places))})" if any(places) else ""
+        tell(f"  {name}{which}: {reason}")
+
+
+def _write(record: Record, options: Options, before: Record | None = None) -> None:
+    if options.json is not None:
+        options.json.write_text(record.to_json(), "utf-8")
+    if options.html is not None:
+        options.html.write_text(render(record, before), "utf-8")

@@ -1,0 +1,128 @@
+"""What is measured: groups of operations, and the sizes of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from proxystore_hpc.bench.contestant import Contestant, Operation
+from proxystore_hpc.bench.runner import Match, Pace
+from proxystore_hpc.exceptions import InvalidArgumentError
+
+__all__ = ["GROUPS", "PACES", "Tier", "contestants", "matches"]
+
+
+@dataclass(frozen=True)
+class Tier:
+    """How much is measured.
+
+    Attributes:
+        pace: How long things take.
+        sizes: Of arrays that travel.
+        few: Of operations for which three sizes tell as much.
+        groups: What is run unless groups are named.
+        left_out: Operations that are not run.
+        budget: Seconds after which no comparison is begun.
+    """
+
+    pace: Pace
+    sizes: tuple[int, ...]
+    few: tuple[int, ...]
+    groups: tuple[str, ...]
+    left_out: frozenset[Operation] = frozenset()
+    budget: float = math.inf
+
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+# Operations by group, with what sizes they have: all, few, or these.
+ALL, FEW = "all", "few"
+GROUPS: dict[str, dict[Operation, str | tuple[int, ...]]] = {
+    "doors": {
+        Operation.EXCHANGE: ALL,
+        Operation.GET: ALL,
+        Operation.PUT: ALL,
+        Operation.PUT_THERE: ALL,
+    },
+}
+_EVERYTHING = tuple(GROUPS)
+
+PACES: dict[str, Tier] = {
+    "quick": Tier(
+        Pace(seconds=0.1, fewest=5, most=30, warm_up=1),
+        (KIB, MIB),
+        (KIB, MIB),
+        ("doors",),
+        frozenset({Operation.PUT, Operation.PUT_THERE}),
+        budget=80.0,
+    ),
+    "default": Tier(
+        Pace(),
+        (8, KIB, 64 * KIB, MIB, 16 * MIB, 128 * MIB),
+        (KIB, MIB, 64 * MIB),
+        _EVERYTHING,
+    ),
+    "full": Tier(
+        Pace(seconds=2.0, fewest=7, most=400),
+        (8, 128, KIB, 8 * KIB, 64 * KIB, 512 * KIB, MIB, 8 * MIB, 100_000_000, 256 * MIB, GIB),
+        (8, KIB, 64 * KIB, MIB, 16 * MIB, 128 * MIB),
+        _EVERYTHING,
+    ),
+}
+
+
+def matches(tier: Tier, groups: Sequence[str] = (), sizes: Sequence[int] = ()) -> list[Match]:
+    """What is to be run.
+
+    Args:
+        tier: How much.
+        groups: Names of groups, instead of the tier's.
+        sizes: Bytes of arrays, instead of the tier's.
+
+    Raises:
+        InvalidArgumentError: There is no such group.
+    """
+    found = []
+    for group in groups or tier.groups:
+        if group not in GROUPS:
+            raise InvalidArgumentError(
+                f"there is no group {group!r}; the groups are {', '.join(GROUPS)}"
+            )
+        for operation, which in GROUPS[group].items():
+            if operation in tier.left_out:
+                continue
+            if isinstance(which, tuple):
+                these: Iterable[int] = which
+            else:
+                these = sizes or (tier.sizes if which == ALL else tier.few)
+            found += [Match(group, operation, nbytes) for nbytes in these]
+    return found
+
+
+def contestants(chosen_peers: str = "all") -> list[Contestant]:
+    """Who may take part.
+
+    Args:
+        chosen_peers: `"all"`, `"none"`, or names of peers with commas.
+
+    Raises:
+        InvalidArgumentError: There is no such peer.
+    """
+    from proxystore_hpc.bench.limits import limits
+    from proxystore_hpc.bench.ours import ours
+    from proxystore_hpc.bench.peers import peers
+
+    found = [*limits(), *ours()]
+    if chosen_peers == "none":
+        return found
+    offered = {peer.name: peer for peer in peers()}
+    if chosen_peers == "all":
+        return [*found, *offered.values()]
+    for name in chosen_peers.split(","):
+        if name not in offered:
+            raise InvalidArgumentError(
+                f"there is no peer {name!r}; the peers are {', '.join(offered) or '(none)'}"
+            )
+        found.append(offered[name])
+    return found
