@@ -20,9 +20,11 @@ class DaskSide(Side):
 
     def __init__(self, nbytes: int, peer: Any, folder: str) -> None:
         super().__init__(nbytes, peer)
+        import dask.config
         import distributed
 
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        dask.config.set({"temporary-directory": folder})
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self.distributed: Any = distributed
         self.cluster: Any = None
         if not peer:

@@ -13,7 +13,7 @@ from proxystore_hpc.bench.contestant import Burst, Operation
 from proxystore_hpc.bench.data import pattern
 from proxystore_hpc.bench.peers.job import Job, connect
 from proxystore_hpc.bench.peers.peer import Peer, required_program
-from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measured, times_of
+from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measured, part_of, times_of
 
 __all__ = ["CONTESTANTS", "Reader"]
 
@@ -49,8 +49,7 @@ class Reader:
         for number in range(times):
             del self.dictionary[number]
         get_s /= times
-        parts = {Operation.PUT: put_s, Operation.GET: get_s}
-        return parts.get(operation, put_s + get_s), complaint
+        return part_of(operation, put_s, get_s), complaint
 
     def close(self) -> None:
         """Ends both."""

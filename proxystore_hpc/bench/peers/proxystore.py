@@ -14,7 +14,7 @@ from proxystore_hpc.bench.companion import Companion
 from proxystore_hpc.bench.contestant import Burst, Operation
 from proxystore_hpc.bench.peers.peer import Peer
 from proxystore_hpc.bench.peers.server import ADVICE, free_port, redis_server
-from proxystore_hpc.bench.peers.sides import HOST, Outcome, Side, burst_of, stored, times_of
+from proxystore_hpc.bench.peers.sides import HOST, Side, exchange, part_of, stored, times_of
 
 __all__ = ["CONTESTANTS", "ProxyStoreSide", "connector_of"]
 
@@ -85,15 +85,7 @@ def local(operation: Operation, nbytes: int) -> Iterator[Burst]:
     """One process puts and gets."""
     times = times_of(nbytes)
     with Companion(HOST, side=SIDE, nbytes=nbytes, connector="local", place="") as only:
-
-        def act() -> Outcome:
-            put_s, tickets = only.call("put", times)
-            get_s, complaint = only.call("get", tickets)
-            only.call("drop", tickets)
-            parts = {Operation.PUT: put_s, Operation.GET: get_s}
-            return parts.get(operation, put_s + get_s), complaint
-
-        yield burst_of(act)
+        yield lambda: part_of(operation, *exchange(only, only, times))
 
 
 @contextmanager

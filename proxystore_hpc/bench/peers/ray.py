@@ -14,7 +14,7 @@ from proxystore_hpc.bench.companion import Companion
 from proxystore_hpc.bench.contestant import Burst, Operation
 from proxystore_hpc.bench.data import pattern
 from proxystore_hpc.bench.peers.peer import Peer
-from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measured, times_of
+from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measured, part_of, times_of
 
 __all__ = ["CONTESTANTS", "Driver"]
 
@@ -83,8 +83,7 @@ class Driver:
         get_s /= times
         del references, reference
         self.ray.get(self.actor.drop.remote())
-        parts = {Operation.PUT: put_s, Operation.GET: get_s}
-        return parts.get(operation, put_s + get_s), complaint
+        return part_of(operation, put_s, get_s), complaint
 
     def _echo(self, nbytes: int, times: int) -> Outcome:
         seconds, complaint = 0.0, ""

@@ -10,6 +10,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from proxystore_hpc.bench.companion import Companion
@@ -17,13 +18,16 @@ from proxystore_hpc.bench.contestant import Burst, Operation
 from proxystore_hpc.bench.data import WrongBytesError, expect, pattern
 
 __all__ = [
+    "HOST",
     "Host",
     "Outcome",
     "Side",
     "asked",
     "burst_of",
+    "exchange",
     "looked_at",
     "measured",
+    "part_of",
     "stored",
     "times_of",
 ]
@@ -31,6 +35,7 @@ __all__ = [
 Outcome = tuple[float, str]
 """Seconds that one took, and what was wrong with the bytes, if anything."""
 HOST = f"{__name__}:Host"
+"""Role of both processes."""
 MANY, BATCH = 20, 1 << 20
 
 
@@ -90,7 +95,12 @@ class Host:
         module, _, name = side.partition(":")
         kind = getattr(importlib.import_module(module), name)
         self.side: Side = kind(nbytes=nbytes, peer=peer, **options)
-        self.data = pattern(nbytes)
+        self.nbytes = nbytes
+
+    @cached_property
+    def data(self) -> Any:
+        """The array; a side that only gets needs none."""
+        return pattern(self.nbytes)
 
     def address(self) -> Any:
         """Of the side."""
@@ -111,7 +121,7 @@ class Host:
             began = time.perf_counter()
             found = self.side.get(ticket)
             seconds += time.perf_counter() - began
-            complaint = complaint or looked_at(found, self.data.nbytes)
+            complaint = complaint or looked_at(found, self.nbytes)
             del found
             self.side.release(ticket)
         return seconds / len(tickets), complaint
@@ -129,7 +139,7 @@ class Host:
             began = time.perf_counter()
             found = self.side.echo(payload) if echo else self.side.fetch()
             seconds += time.perf_counter() - began
-            complaint = complaint or looked_at(found, self.data.nbytes)
+            complaint = complaint or looked_at(found, self.nbytes)
             del found
         return seconds / times, complaint
 
@@ -164,6 +174,25 @@ def burst_of(act: Callable[[], Outcome]) -> Burst:
     return burst
 
 
+def exchange(holder: Companion, asker: Companion, times: int) -> tuple[float, float]:
+    """Seconds of a put there, and of the get here, each the mean of so many.
+
+    Raises:
+        WrongBytesError: Other bytes arrived.
+    """
+    put_s, tickets = holder.call("put", times)
+    get_s, complaint = asker.call("get", tickets)
+    holder.call("drop", tickets)
+    if complaint:
+        raise WrongBytesError(complaint)
+    return put_s, get_s
+
+
+def part_of(operation: Operation, put_s: float, get_s: float) -> float:
+    """Which of them is the operation's; an exchange is both."""
+    return {Operation.PUT: put_s, Operation.GET: get_s}.get(operation, put_s + get_s)
+
+
 @contextmanager
 def _pair(side: str, nbytes: int, options: dict[str, Any]) -> Iterator[tuple[Companion, Companion]]:
     with (
@@ -179,14 +208,11 @@ def stored(side: str, operation: Operation, nbytes: int, **options: Any) -> Iter
     times = times_of(nbytes)
     with _pair(side, nbytes, options) as (holder, asker):
 
-        def act() -> Outcome:
-            put_s, tickets = holder.call("put", times)
-            get_s, complaint = asker.call("get", tickets)
-            holder.call("drop", tickets)
-            parts = {Operation.PUT: put_s, Operation.GET: get_s}
-            return parts.get(operation, put_s + get_s), complaint
+        def burst() -> float:
+            put_s, get_s = exchange(holder, asker, times)
+            return part_of(operation, put_s, get_s)
 
-        yield burst_of(act)
+        yield burst
 
 
 @contextmanager
