@@ -8,7 +8,19 @@ from proxystore_hpc.bench.contestant import Contestant
 
 __all__ = ["MODULES", "peers"]
 
-MODULES: tuple[str, ...] = ()
+MODULES = (
+    "proxystore",
+    "redis",
+    "zmq",
+    "grpc",
+    "shared_memory",
+    "mpi",
+    "ray",
+    "dask",
+    "dragon",
+    "ucxx",
+    "nixl",
+)
 
 
 def peers() -> list[Contestant]:

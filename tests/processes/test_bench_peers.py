@@ -1,0 +1,110 @@
+"""Every peer of the benchmark suite that can run here does what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxystore_hpc.bench.companion import CompanionError
+from proxystore_hpc.bench.contestant import Kind, Operation, UnavailableError
+from proxystore_hpc.bench.data import WrongBytesError
+from proxystore_hpc.bench.peers import peers
+from proxystore_hpc.bench.peers.job import Job
+from proxystore_hpc.bench.peers.peer import Peer
+from proxystore_hpc.bench.peers.sides import asked, stored, times_of
+
+PEERS = {peer.name: peer for peer in peers()}
+SMALL, LARGE = 1000, 300_001
+
+
+def test_names_are_unique_and_all_are_told() -> None:
+    assert len(PEERS) == len(peers())
+    for peer in PEERS.values():
+        assert peer.kind is Kind.PEER
+        assert peer.operations
+        assert peer.about
+    assert {"redis", "zmq", "mpi4py-buffer", "shared-memory", "proxystore-file"} <= set(PEERS)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", PEERS)
+def test_peer(name: str) -> None:
+    peer = PEERS[name]
+    try:
+        versions = peer.check()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    assert all(versions.values())
+    cases = [(operation, SMALL) for operation in sorted(peer.operations)]
+    for operation, nbytes in [*cases, (cases[0][0], LARGE)]:
+        try:
+            with peer.open(operation, nbytes) as burst:
+                assert all(0 < burst() < 60 for _ in range(3))
+        except UnavailableError as error:
+            pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("how", ["flipped", "shifted", "cut"])
+@pytest.mark.parametrize("operation", [Operation.EXCHANGE, Operation.PUT, Operation.GET])
+def test_garbled_bytes_that_were_stored_are_found(
+    operation: Operation, how: str, tmp_path: Path
+) -> None:
+    side = "support.garbling:InFile"
+    with stored(side, operation, SMALL, folder=str(tmp_path), how="whole") as burst:
+        assert burst() > 0
+    with (
+        stored(side, operation, SMALL, folder=str(tmp_path), how=how) as burst,
+        pytest.raises(WrongBytesError),
+    ):
+        burst()
+
+
+def test_garbled_messages_are_found(tmp_path: Path) -> None:
+    for how in ("whole", "shifted"):
+        folder = tmp_path / how
+        folder.mkdir()
+        side = "support.garbling:Messages"
+        with asked(side, Operation.ECHO, SMALL, folder=str(folder), how=how) as burst:
+            if how == "whole":
+                assert burst() > 0
+                continue
+            with pytest.raises(WrongBytesError):
+                burst()
+
+
+def peer_of(**options: Any) -> Peer:
+    def opener(operation: Operation, nbytes: int) -> Any:
+        return stored("support.absent:Nothing", operation, nbytes)
+
+    return Peer("x", "about", frozenset({Operation.GET}), opener, **options)
+
+
+def test_what_is_missing_is_told() -> None:
+    assert peer_of().check() == {}
+    assert peer_of(modules={"numpy": "numpy"}).check()["numpy"][0].isdigit()
+    with pytest.raises(UnavailableError, match="pip install such-a-thing==1"):
+        peer_of(modules={"such_a_thing": "such-a-thing==1"}).check()
+    with pytest.raises(UnavailableError, match="no-such-program was not found: ask"):
+        peer_of(programs={"no-such-program": "ask"}).check()
+
+
+def test_one_that_does_not_start_is_unavailable() -> None:
+    peer = peer_of()
+    with pytest.raises(UnavailableError, match="No module named"), peer.open(Operation.GET, SMALL):
+        pass
+    with pytest.raises(UnavailableError, match="does not do put"), peer.open(Operation.PUT, SMALL):
+        pass
+
+
+def test_a_burst_is_short() -> None:
+    assert times_of(0) == times_of(1) == times_of(1000) == 20
+    assert times_of(500_000) == 2
+    assert times_of(1 << 30) == 1
+
+
+def test_a_job_that_ends_tells_what_it_said() -> None:
+    command = ["sh", "-c", "echo it is broken; exit 3"]
+    with pytest.raises(CompanionError, match="it is broken"):
+        Job(command, "proxystore_hpc.bench.peers.mpi", "no:Role")
