@@ -30,6 +30,7 @@ _BACKLOG = 512
 _PERIOD = 0.25
 _EVENTS = 100
 _GREETING_TIME = 10.0
+_ANSWER_TIME = 5.0
 _LONGEST_GREETING = 64 * 1024
 
 
@@ -99,7 +100,10 @@ class Keeper:
     def _greet(self, connection: socket.socket) -> None:
         since, line = self._greeting[connection]
         try:
-            piece = connection.recv(_LONGEST_GREETING)
+            try:
+                piece = connection.recv(_LONGEST_GREETING)
+            except BlockingIOError:
+                return
             line += piece
             if not piece or len(line) > _LONGEST_GREETING:
                 raise ProtocolError("somebody left before they had said what they want")
@@ -117,9 +121,11 @@ class Keeper:
 
     def _answer(self, connection: socket.socket, said: dict[str, Any]) -> bool:
         """Answers a question; whether the connection goes on."""
+        connection.settimeout(_ANSWER_TIME)
         if said.get("ask") == "keep":
-            self._lines[connection] = Line(connection, said)
             send_line(connection, {"pid": os.getpid()})
+            connection.setblocking(False)
+            self._lines[connection] = Line(connection, said)
             return True
         if said.get("ask") == "stop":
             self.stop()
