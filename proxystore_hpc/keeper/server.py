@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 512
 _PERIOD = 0.25
 _EVENTS = 100
+# Who asks an owner without objects for one that is gone is told so for a while.
+_LINGER = 5.0
 _GREETING_TIME = 10.0
 _ANSWER_TIME = 5.0
 _LONGEST_GREETING = 64 * 1024
@@ -187,9 +189,8 @@ class Keeper:
                 del self._greeting[connection]
                 self._selector.unregister(connection)
                 connection.close()
-        # Who asks for an object that is gone is told so for a while.
         for kept in list(self._kept):
-            if (empty := kept.empty_for()) is not None and empty > self.idle:
+            if (empty := kept.empty_for()) is not None and empty > min(self.idle, _LINGER):
                 self._kept.remove(kept)
                 kept.close()
         if self._lines or self._greeting or any(kept.empty_for() is None for kept in self._kept):
