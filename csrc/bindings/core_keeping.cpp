@@ -10,8 +10,6 @@ namespace pshpc::bindings {
 objects::Estate estate_of(const py::dict& left) {
   objects::Estate estate;
   const auto take = [&left](const char* name) { return py::cast<int>(left[name]); };
-  const std::string identity = py::cast<std::string>(left["identity"]);
-  estate.identity = check(objects::Identity::parse(ConstSpan(identity)));
   estate.config = py::cast<std::string>(left["config"]);
   const std::string outside = py::cast<std::string>(left["outside"]);
   estate.outside = ConstSpan(outside).copy();
@@ -25,6 +23,9 @@ objects::Estate estate_of(const py::dict& left) {
   }
   for (const py::handle& fd : py::cast<py::list>(left["pin_tables"]))
     estate.pin_tables.emplace_back(py::cast<int>(fd));
+  // The descriptors are ours by now, whatever comes of it.
+  const std::string identity = py::cast<std::string>(left["identity"]);
+  estate.identity = check(objects::Identity::parse(ConstSpan(identity)));
   return estate;
 }
 

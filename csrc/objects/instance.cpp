@@ -50,7 +50,9 @@ class OwnerGate final : public rpc::Gate {
   }
   void left(const rpc::Caller& caller) override {
     owner_->leave(caller.connection);
-    if (handover_ && caller.local) handover_->drop_pin_tables(caller.connection);
+    // Where it is us who end the connection, its views stay.
+    if (handover_ && caller.local && !owner_->leaving())
+      handover_->drop_pin_tables(caller.connection);
   }
 
  private:

@@ -193,6 +193,7 @@ class Owner : public std::enable_shared_from_this<Owner> {
   // connections. hand_over() leaves memory and table to somebody else: what is bound to this
   // process is evicted, the rest is not touched any more, nothing new is accepted.
   void begin_hand_over();
+  bool leaving() const;
   void hand_over();
   // Before anything else: the objects of an owner that has ended. Nothing can be stored here then.
   Status adopt(Heritage heritage);

@@ -21,6 +21,11 @@ void Owner::begin_hand_over() {
   leaving_ = true;
 }
 
+bool Owner::leaving() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return leaving_;
+}
+
 void Owner::hand_over() {
   std::unordered_map<std::uint64_t, std::vector<Waiter>> waiters;
   {

@@ -19,6 +19,9 @@
 #include "tests/heir.h"
 #include "tests/objects_instance.h"
 
+// One thread only, and TSan takes ten instructions for each.
+#ifndef __SANITIZE_THREAD__
+
 using namespace pshpc;
 using namespace pshpc::objects;
 using namespace pshpc::test;
@@ -179,8 +182,6 @@ void check_heir(const OwnerOptions& options, const Memory& table, const Memory& 
 
 }  // namespace
 
-// One thread only, and TSan takes ten instructions for each.
-#ifndef __SANITIZE_THREAD__
 TEST(keeping_finds_what_a_killed_owner_had_published) {
   auto options = kept_options(kCapacity);
   void* shared =
@@ -220,4 +221,5 @@ TEST(keeping_finds_what_a_killed_owner_had_published) {
   ::waitpid(owner, &status, 0);
   ::munmap(shared, sizeof(Scene));
 }
-#endif
+
+#endif  // __SANITIZE_THREAD__

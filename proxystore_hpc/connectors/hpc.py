@@ -19,7 +19,7 @@ from proxystore_hpc.utils.locks import make_rlock
 _PREFIX_NBYTES = 64
 
 # What processes that rebuild a connector need; a port to listen at, say, is the first one's alone.
-_FOR_OTHERS = frozenset({"capacity", "doors", "timeout"})
+_FOR_OTHERS = frozenset({"capacity", "doors", "timeout", "keep"})
 
 
 class HPCKey(NamedTuple):
@@ -44,12 +44,12 @@ class HPCConnector(ConnectorBase):
         )
 
     Connectors of one name in a process share their memory; what is stored ends when the last of
-    them is closed, or the process. Thread-safe.
+    them is closed, or the process, unless `keep=True` has it go to the node's keeper. Thread-safe.
 
     Args:
         name: Names the memory in this process, and in messages.
         options: Arguments of `proxystore_hpc.Store`: `capacity`, `doors`, `timeout`, `interface`,
-            `tcp`, ... In other processes only the first three apply.
+            `tcp`, `keep`, ... In other processes only the first three and the last apply.
 
     Raises:
         ConfigError: Memory of this name is in use in this process with other options.

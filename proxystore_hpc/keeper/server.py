@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 512
 _PERIOD = 0.25
 _EVENTS = 100
+# Who asks an owner without objects for one that is gone is told so for a while.
+_LINGER = 5.0
 _GREETING_TIME = 10.0
+_ANSWER_TIME = 5.0
 _LONGEST_GREETING = 64 * 1024
 
 
@@ -99,7 +102,10 @@ class Keeper:
     def _greet(self, connection: socket.socket) -> None:
         since, line = self._greeting[connection]
         try:
-            piece = connection.recv(_LONGEST_GREETING)
+            try:
+                piece = connection.recv(_LONGEST_GREETING)
+            except BlockingIOError:
+                return
             line += piece
             if not piece or len(line) > _LONGEST_GREETING:
                 raise ProtocolError("somebody left before they had said what they want")
@@ -117,9 +123,11 @@ class Keeper:
 
     def _answer(self, connection: socket.socket, said: dict[str, Any]) -> bool:
         """Answers a question; whether the connection goes on."""
+        connection.settimeout(_ANSWER_TIME)
         if said.get("ask") == "keep":
-            self._lines[connection] = Line(connection, said)
             send_line(connection, {"pid": os.getpid()})
+            connection.setblocking(False)
+            self._lines[connection] = Line(connection, said)
             return True
         if said.get("ask") == "stop":
             self.stop()
@@ -181,9 +189,8 @@ class Keeper:
                 del self._greeting[connection]
                 self._selector.unregister(connection)
                 connection.close()
-        # Who asks for an object that is gone is told so for a while.
         for kept in list(self._kept):
-            if (empty := kept.empty_for()) is not None and empty > self.idle:
+            if (empty := kept.empty_for()) is not None and empty > min(self.idle, _LINGER):
                 self._kept.remove(kept)
                 kept.close()
         if self._lines or self._greeting or any(kept.empty_for() is None for kept in self._kept):

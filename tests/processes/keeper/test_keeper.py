@@ -17,7 +17,7 @@ from support import procfs
 
 from proxystore_hpc import Store
 from proxystore_hpc.cli import main
-from proxystore_hpc.exceptions import ConfigError, KeeperError
+from proxystore_hpc.exceptions import ConfigError, KeeperError, OwnerGoneError
 from proxystore_hpc.keeper.settings import socket_name
 
 
@@ -56,6 +56,20 @@ def test_it_ends_when_it_is_idle(keeper, make_peer, monkeypatch):
         assert procfs.exists(pid)
         store.evict(key)
         keeper.wait_for_end(pid)
+
+
+@pytest.mark.full
+def test_it_lets_go_of_a_store_without_objects(keeper, make_peer):
+    producer = make_peer(name="store", keep=True, capacity="1MiB")
+    key = producer(lambda here: here.store.put(b"value"))
+    producer.kill()
+    with Store("store", doors=("shm",)) as store:
+        assert store.get(key) == b"value"
+        store.evict(key)
+        assert not store.exists(key)
+        procfs.wait_until(lambda: not keeper.status()["kept"], "the keeper lets go", timeout=15)
+        with pytest.raises(OwnerGoneError):
+            store.exists(key)
 
 
 @pytest.mark.full

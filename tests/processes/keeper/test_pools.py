@@ -96,3 +96,27 @@ def test_it_holds_nothing_of_who_started_it(keeper):
     assert not [target for target in targets if target.startswith("pipe:")]
     assert os.getsid(keeper.pid) not in (os.getsid(0), keeper.pid)
     assert os.readlink(f"/proc/{keeper.pid}/cwd") == "/"
+
+
+def through_proxystore(count: int) -> tuple[int, Any]:
+    from proxystore.store import Store as TheirStore
+
+    from proxystore_hpc.connectors.hpc import HPCConnector
+    from proxystore_hpc.serialize import deserialize
+
+    connector = HPCConnector("kept", keep=True, capacity="16MiB")
+    store = TheirStore("kept", connector, serializer=connector.serialize, deserializer=deserialize)
+    return os.getpid(), store.proxy(np.arange(count), populate_target=False)
+
+
+def test_proxystores_own_store(keeper):
+    """As its Redis and DIM servers do, with our memory as its connector."""
+    theirs = pytest.importorskip("proxystore.store")
+    workers = pool("fork")
+    worker, proxy = workers.submit(through_proxystore, 100_000).result()
+    os.kill(worker, signal.SIGKILL)
+    try:
+        assert int(proxy.sum()) == 100_000 * 99_999 // 2
+    finally:
+        theirs.get_store("kept").close()
+        workers.shutdown()

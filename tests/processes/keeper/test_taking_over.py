@@ -29,7 +29,8 @@ def put(here, *objects):
     return here.store.put_batch(list(objects))
 
 
-def test_a_reader_goes_on(producer, consumer, keeper):
+@pytest.mark.parametrize("ending", ["killed", "closed"])
+def test_a_reader_goes_on(producer, consumer, keeper, ending):
     first, second, deferred = producer(
         lambda here: (*put(here, np.arange(50_000), b"second"), here.store.new_key())
     )
@@ -39,7 +40,7 @@ def test_a_reader_goes_on(producer, consumer, keeper):
         return int(here.view.sum())
 
     assert consumer(look, first) == sum(range(50_000))
-    producer.kill()
+    producer.kill() if ending == "killed" else producer(lambda here: here.store.close())
     assert consumer(lambda here: here.store.get(second)) == b"second"
 
     def drop(here, key):
