@@ -32,6 +32,7 @@ class Options:
     sizes: Sequence[int] = ()
     seconds: float | None = None
     peers: str = "all"
+    contestants: Sequence[str] = ()
     compare: Path | None = None
     json: Path | None = None
     html: Path | None = None
@@ -60,7 +61,8 @@ def run(options: Options, note: Callable[[str], object], tell: Callable[[str], o
     if options.seconds is not None:
         pace = replace(pace, seconds=options.seconds)
     wanted = {match.operation for match in matches}
-    entrants = [c for c in suite.contestants(options.peers) if c.operations & wanted]
+    able = suite.chosen(suite.contestants(options.peers), options.contestants)
+    entrants = [contestant for contestant in able if contestant.operations & wanted]
     record = Record(
         command=["proxystore-hpc", *sys.argv[1:]],
         machine=describe_machine(),

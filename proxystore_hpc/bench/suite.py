@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from proxystore_hpc.bench.contestant import Contestant, Operation
+from proxystore_hpc.bench.contestant import Contestant, Operation, limit_of
 from proxystore_hpc.bench.runner import Match, Pace
 from proxystore_hpc.exceptions import InvalidArgumentError
 
-__all__ = ["GROUPS", "PACES", "Tier", "contestants", "matches"]
+__all__ = ["GROUPS", "PACES", "Tier", "chosen", "contestants", "matches"]
 
 
 @dataclass(frozen=True)
@@ -126,3 +126,24 @@ def contestants(chosen_peers: str = "all") -> list[Contestant]:
             )
         found.append(offered[name])
     return found
+
+
+def chosen(offered: Sequence[Contestant], names: Sequence[str]) -> list[Contestant]:
+    """Those that are named, and the limits that they are held against; all if none is.
+
+    Raises:
+        InvalidArgumentError: There is no such contestant.
+    """
+    if not names:
+        return list(offered)
+    by_name = {contestant.name: contestant for contestant in offered}
+    for name in names:
+        if name not in by_name:
+            raise InvalidArgumentError(
+                f"there is no contestant {name!r}; there are {', '.join(by_name)}"
+            )
+    wanted = set(names)
+    for name in names:
+        for operation in by_name[name].operations:
+            wanted.add(limit_of(by_name[name], operation) or name)
+    return [contestant for contestant in offered if contestant.name in wanted]

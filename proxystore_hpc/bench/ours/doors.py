@@ -30,6 +30,12 @@ REACH = {
 """How far a door leads, for the table of doors."""
 
 
+def _reach(way: ways.Way) -> tuple[str, ...]:
+    if way.name == "ucx-shm":
+        return ("node",)
+    return ("outside",) if way.gateway else REACH.get(way.door, ())
+
+
 class Door:
     """A contestant: stores that have one door alone."""
 
@@ -42,7 +48,7 @@ class Door:
         self.about = way.about
         self.operations = way.operations
         self.limit = way.limit
-        self.reach = ("node",) if way.name == "ucx-shm" else REACH.get(way.door, ())
+        self.reach = _reach(way)
 
     def check(self) -> dict[str, str]:
         """As `Contestant.check`."""
