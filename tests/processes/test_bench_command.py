@@ -38,17 +38,7 @@ def bench(*arguments: object, module: str = "proxystore_hpc", status: int = 0):
 
 def test_a_run_leaves_a_table_json_and_a_page(tmp_path):
     old, new, page = tmp_path / "old.json", tmp_path / "new.json", tmp_path / "page.html"
-    quick = [
-        "--quick",
-        "--only",
-        "doors",
-        "--sizes",
-        "8,64KiB",
-        "--seconds",
-        "0",
-        "--peers",
-        "none",
-    ]
+    quick = ["--quick", "--only", "doors", "--sizes", "8,64KiB", "--seconds", "0", *FEW]
     done = bench(*quick, "--json", old)
     assert "doors: exchange of 8 B" in done.stdout
     assert "[4/4" in done.stderr
@@ -119,16 +109,7 @@ def test_what_is_no_earlier_run_is_refused_before_anything_is_measured(tmp_path)
 
 def test_an_interrupted_run_shows_what_there_is(tmp_path):
     output = tmp_path / "part.json"
-    command = [
-        sys.executable,
-        "-m",
-        "proxystore_hpc",
-        "bench",
-        "--only",
-        "doors",
-        "--peers",
-        "none",
-    ]
+    command = [sys.executable, "-m", "proxystore_hpc", "bench", "--only", "doors", *FEW]
     process = subprocess.Popen(
         [*command, "--sizes", "8,1KiB,64KiB", "--seconds", "0", "--json", str(output)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
