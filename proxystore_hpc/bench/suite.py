@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from proxystore_hpc.bench.contestant import Contestant, Operation, limit_of
 from proxystore_hpc.bench.runner import Match, Pace
@@ -100,11 +101,12 @@ def matches(tier: Tier, groups: Sequence[str] = (), sizes: Sequence[int] = ()) -
     return found
 
 
-def contestants(chosen_peers: str = "all") -> list[Contestant]:
+def contestants(chosen_peers: str = "all", leader: Any = None) -> list[Contestant]:
     """Who may take part.
 
     Args:
         chosen_peers: `"all"`, `"none"`, or names of peers with commas.
+        leader: The `ranks.Leader` if this process is rank 0 of a job.
 
     Raises:
         InvalidArgumentError: There is no such peer.
@@ -113,7 +115,7 @@ def contestants(chosen_peers: str = "all") -> list[Contestant]:
     from proxystore_hpc.bench.ours import ours
     from proxystore_hpc.bench.peers import peers
 
-    found = [*limits(), *ours()]
+    found = [*limits(), *ours(leader)]
     if chosen_peers == "none":
         return found
     offered = {peer.name: peer for peer in peers()}
