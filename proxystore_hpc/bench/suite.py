@@ -46,6 +46,26 @@ GROUPS: dict[str, dict[Operation, str | tuple[int, ...]]] = {
         Operation.PUT: ALL,
         Operation.PUT_THERE: ALL,
     },
+    "store": {
+        Operation.RESOLVE: FEW,
+        Operation.BATCH: FEW,
+        Operation.EXISTS: (KIB,),
+        Operation.EVICT: (KIB,),
+    },
+    "rpc": {
+        Operation.CALL: (0,),
+        Operation.PIPELINE: (0,),
+        Operation.CLIENTS: (0,),
+        Operation.ECHO: (8, KIB, 64 * KIB, MIB, 16 * MIB),
+        Operation.PULL: FEW,
+        Operation.PUSH: FEW,
+    },
+    "proxy": {Operation.CREATE: (0,), Operation.USE: (0,)},
+    "futures": {Operation.FUTURE: (8, KIB, MIB)},
+    "streams": {Operation.STREAM: (KIB, 64 * KIB, MIB, 16 * MIB)},
+    "tasks": {Operation.TASK: FEW},
+    "startup": {Operation.START: (0,), Operation.MEMORY: (0,)},
+    "interference": {Operation.SLOWDOWN: (MIB,)},
 }
 _EVERYTHING = tuple(GROUPS)
 

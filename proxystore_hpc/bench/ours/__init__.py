@@ -16,9 +16,23 @@ def ours(leader: Any = None) -> list[Contestant]:
         leader: The `ranks.Leader` if this process is rank 0 of a job.
     """
     from proxystore_hpc.bench.ours.doors import Door
+    from proxystore_hpc.bench.ours.engines import Calls
+    from proxystore_hpc.bench.ours.futures import Futures, Streams
     from proxystore_hpc.bench.ours.mpi import Backend, Mpi
+    from proxystore_hpc.bench.ours.processes import Beside, Process
+    from proxystore_hpc.bench.ours.proxies import Proxies
     from proxystore_hpc.bench.ours.ways import ways
 
     backend = Backend(leader)
     cases = ("mpi", "MPI_Get", "MPI-ping-pong")
-    return [*map(Door, ways()), *(Mpi(case, backend) for case in cases)]
+    return [
+        *map(Door, ways()),
+        *(Mpi(case, backend) for case in cases),
+        *map(Calls, ("shm", "ucx-tcp")),
+        Futures(),
+        Streams(stored=True),
+        Streams(stored=False),
+        *(Proxies(through=through) for through in (True, False)),
+        *map(Process, ("python+numpy", "store", "engine")),
+        *(Beside(busy=busy) for busy in (True, False)),
+    ]
