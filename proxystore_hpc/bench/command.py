@@ -8,17 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from proxystore_hpc.bench import compare, suite, table
 from proxystore_hpc.bench.clock import clock_figures
 from proxystore_hpc.bench.contestant import Contestant, Kind
+from proxystore_hpc.bench.job import ranks_of_this_job
 from proxystore_hpc.bench.machine import describe_machine, environment_that_matters
 from proxystore_hpc.bench.record import Record
 from proxystore_hpc.bench.report import render
 from proxystore_hpc.bench.runner import Match, Runner
 from proxystore_hpc.bench.text import size
+from proxystore_hpc.exceptions import InvalidArgumentError
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "run", "run_alone"]
 
 _STUCK = 70
 
@@ -32,6 +35,7 @@ class Options:
     sizes: Sequence[int] = ()
     seconds: float | None = None
     peers: str = "all"
+    contestants: Sequence[str] = ()
     compare: Path | None = None
     json: Path | None = None
     html: Path | None = None
@@ -39,12 +43,40 @@ class Options:
 
 
 def run(options: Options, note: Callable[[str], object], tell: Callable[[str], object]) -> int:
+    """As `run_alone`; of several ranks the first one does it, and the others as it asks."""
+    if ranks_of_this_job() == 1:
+        return run_alone(options, note, tell)
+    from mpi4py import MPI
+
+    from proxystore_hpc.bench.ranks import Leader, follow
+
+    if MPI.COMM_WORLD.size == 1:  # a launcher of another MPI
+        raise InvalidArgumentError(
+            "the launcher is not that of mpi4py's MPI: its ranks do not find each other"
+        )
+    if MPI.COMM_WORLD.rank != 0:
+        follow(MPI.COMM_WORLD)
+        return 0
+    leader = Leader(MPI.COMM_WORLD)
+    try:
+        return run_alone(options, note, tell, leader)
+    finally:
+        leader.close()
+
+
+def run_alone(
+    options: Options,
+    note: Callable[[str], object],
+    tell: Callable[[str], object],
+    leader: Any = None,
+) -> int:
     """Measures, prints and writes.
 
     Args:
         options: What to do.
         note: Gets lines of progress.
         tell: Gets lines of results.
+        leader: The `ranks.Leader` if this process is rank 0 of a job.
 
     Returns:
         The exit status: 1 if nothing at all could be measured.
@@ -53,6 +85,9 @@ def run(options: Options, note: Callable[[str], object], tell: Callable[[str], o
         InvalidArgumentError: A group or a peer is unknown, or the old results cannot be read.
         OSError: A file cannot be read or written.
     """
+    if leader is not None:
+        ranks, mpi = leader.describe()
+        note(f"{mpi}, {ranks} ranks")
     before = None if options.compare is None else Record.load(options.compare)
     tier = suite.PACES[options.tier]
     matches = suite.matches(tier, options.only, options.sizes)
@@ -60,10 +95,11 @@ def run(options: Options, note: Callable[[str], object], tell: Callable[[str], o
     if options.seconds is not None:
         pace = replace(pace, seconds=options.seconds)
     wanted = {match.operation for match in matches}
-    entrants = [c for c in suite.contestants(options.peers) if c.operations & wanted]
+    able = suite.chosen(suite.contestants(options.peers, leader), options.contestants)
+    entrants = [contestant for contestant in able if contestant.operations & wanted]
     record = Record(
         command=["proxystore-hpc", *sys.argv[1:]],
-        machine=describe_machine(),
+        machine={**describe_machine(), **({"mpi": mpi, "ranks": ranks} if leader else {})},
         environment=environment_that_matters(),
         clock=clock_figures(),
         pace=asdict(pace),

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PATIENCE", "Companion", "CompanionError"]
+__all__ = ["PATIENCE", "Companion", "CompanionError", "module_path"]
 
 PATIENCE = 120.0
 """Seconds that a companion may take for an answer."""
@@ -48,7 +48,7 @@ class Companion:
             self.process = subprocess.Popen(
                 [*launcher, *SERVING, str(theirs.fileno()), role],
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": _module_path(), **(environment or {})},
+                env={**os.environ, "PYTHONPATH": module_path(), **(environment or {})},
             )
         self._pipe = Connection(ours.detach())
         self.role = role
@@ -130,7 +130,8 @@ def serve(descriptor: int, role: str) -> None:
         subject.close()
 
 
-def _module_path() -> str:
+def module_path() -> str:
+    """PYTHONPATH of a process that is to find the modules that this one finds."""
     return os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
 
 

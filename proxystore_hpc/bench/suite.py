@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from proxystore_hpc.bench.contestant import Contestant, Operation
+from proxystore_hpc.bench.contestant import Contestant, Operation, limit_of
 from proxystore_hpc.bench.runner import Match, Pace
 from proxystore_hpc.exceptions import InvalidArgumentError
 
-__all__ = ["GROUPS", "PACES", "Tier", "contestants", "matches"]
+__all__ = ["GROUPS", "PACES", "Tier", "chosen", "contestants", "matches"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,26 @@ GROUPS: dict[str, dict[Operation, str | tuple[int, ...]]] = {
         Operation.PUT: ALL,
         Operation.PUT_THERE: ALL,
     },
+    "store": {
+        Operation.RESOLVE: FEW,
+        Operation.BATCH: FEW,
+        Operation.EXISTS: (KIB,),
+        Operation.EVICT: (KIB,),
+    },
+    "rpc": {
+        Operation.CALL: (0,),
+        Operation.PIPELINE: (0,),
+        Operation.CLIENTS: (0,),
+        Operation.ECHO: (8, KIB, 64 * KIB, MIB, 16 * MIB),
+        Operation.PULL: FEW,
+        Operation.PUSH: FEW,
+    },
+    "proxy": {Operation.CREATE: (0,), Operation.USE: (0,)},
+    "futures": {Operation.FUTURE: (8, KIB, MIB)},
+    "streams": {Operation.STREAM: (KIB, 64 * KIB, MIB, 16 * MIB)},
+    "tasks": {Operation.TASK: FEW},
+    "startup": {Operation.START: (0,), Operation.MEMORY: (0,)},
+    "interference": {Operation.SLOWDOWN: (MIB,)},
 }
 _EVERYTHING = tuple(GROUPS)
 
@@ -100,11 +121,12 @@ def matches(tier: Tier, groups: Sequence[str] = (), sizes: Sequence[int] = ()) -
     return found
 
 
-def contestants(chosen_peers: str = "all") -> list[Contestant]:
+def contestants(chosen_peers: str = "all", leader: Any = None) -> list[Contestant]:
     """Who may take part.
 
     Args:
         chosen_peers: `"all"`, `"none"`, or names of peers with commas.
+        leader: The `ranks.Leader` if this process is rank 0 of a job.
 
     Raises:
         InvalidArgumentError: There is no such peer.
@@ -113,7 +135,7 @@ def contestants(chosen_peers: str = "all") -> list[Contestant]:
     from proxystore_hpc.bench.ours import ours
     from proxystore_hpc.bench.peers import peers
 
-    found = [*limits(), *ours()]
+    found = [*limits(), *ours(leader)]
     if chosen_peers == "none":
         return found
     offered = {peer.name: peer for peer in peers()}
@@ -126,3 +148,24 @@ def contestants(chosen_peers: str = "all") -> list[Contestant]:
             )
         found.append(offered[name])
     return found
+
+
+def chosen(offered: Sequence[Contestant], names: Sequence[str]) -> list[Contestant]:
+    """Those that are named, and the limits that they are held against; all if none is.
+
+    Raises:
+        InvalidArgumentError: There is no such contestant.
+    """
+    if not names:
+        return list(offered)
+    by_name = {contestant.name: contestant for contestant in offered}
+    for name in names:
+        if name not in by_name:
+            raise InvalidArgumentError(
+                f"there is no contestant {name!r}; there are {', '.join(by_name)}"
+            )
+    wanted = set(names)
+    for name in names:
+        for operation in by_name[name].operations:
+            wanted.add(limit_of(by_name[name], operation) or name)
+    return [contestant for contestant in offered if contestant.name in wanted]

@@ -24,17 +24,18 @@ def figure(value: float, unit: str) -> str:
 
 
 def percent(share: Interval | None) -> str:
-    """A share of a limit with its noise."""
+    """A share of a limit and its interval."""
     if share is None:
         return ""
-    return f"{100 * share.value:.0f} % ±{100 * share.noise * share.value:.0f}"
+    low, value, high = (100 * each for each in (share.low, share.value, share.high))
+    return f"{value:.0f} % ({low:.0f} to {high:.0f})"
 
 
 def times(ratio: Interval | None) -> str:
-    """A ratio with its noise."""
+    """A ratio and its interval."""
     if ratio is None:
         return ""
-    return f"{ratio.value:.2f}x ±{ratio.noise * ratio.value:.2f}"
+    return f"{ratio.value:.3g}x ({ratio.low:.3g} to {ratio.high:.3g})"
 
 
 def rows(record: Record, comparison: Comparison) -> list[str]:
@@ -72,4 +73,4 @@ def table(record: Record) -> Iterator[str]:
             mark = {Kind.OURS: " ", Kind.PEER: "*", Kind.LIMIT: "="}[record.entrant(name).kind]
             yield f"{mark} {name:30}{cells}{speed:>8}{found.count:>7}  {of_limit}".rstrip()
     yield ""
-    yield "= limit of the machine, * peer; ± is half of a 95 % bootstrap interval of the ratio"
+    yield "= limit of the machine, * peer; in parentheses the 95 % bootstrap interval of the ratio"

@@ -62,6 +62,13 @@ def add_command(commands: Any) -> None:
         "--peers", metavar="NAMES", default="all", help="all (the default), none, or names"
     )
     parser.add_argument(
+        "--contestants",
+        metavar="NAME[,NAME]",
+        type=_names,
+        default=(),
+        help="these alone, as --list names them, and the limits that belong to them",
+    )
+    parser.add_argument(
         "--interface",
         metavar="NAME",
         help="measure UCX over TCP through this network interface, too; for that time it lets "
@@ -111,6 +118,7 @@ def run(options: argparse.Namespace) -> int:
         sizes=options.sizes,
         seconds=options.seconds,
         peers=options.peers,
+        contestants=options.contestants,
         compare=options.compare,
         json=options.json,
         html=options.html,

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from proxystore_hpc.bench.contestant import Contestant
 
 __all__ = ["ours"]
 
 
-def ours() -> list[Contestant]:
-    """All of them, whether they can take part here or not."""
+def ours(leader: Any = None) -> list[Contestant]:
+    """All of them, whether they can take part here or not, and MPI's own operations.
+
+    Args:
+        leader: The `ranks.Leader` if this process is rank 0 of a job.
+    """
     from proxystore_hpc.bench.ours.doors import Door
+    from proxystore_hpc.bench.ours.engines import Calls
+    from proxystore_hpc.bench.ours.futures import Futures, Streams
+    from proxystore_hpc.bench.ours.mpi import Backend, Mpi
+    from proxystore_hpc.bench.ours.processes import Beside, Process
+    from proxystore_hpc.bench.ours.proxies import Proxies
     from proxystore_hpc.bench.ours.ways import ways
 
-    return [*map(Door, ways())]
+    backend = Backend(leader)
+    cases = ("mpi", "MPI_Get", "MPI-ping-pong")
+    return [
+        *map(Door, ways()),
+        *(Mpi(case, backend) for case in cases),
+        *map(Calls, ("shm", "ucx-tcp")),
+        Futures(),
+        Streams(stored=True),
+        Streams(stored=False),
+        *(Proxies(through=through) for through in (True, False)),
+        *map(Process, ("python+numpy", "store", "engine")),
+        *(Beside(busy=busy) for busy in (True, False)),
+    ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxystore_hpc.bench.companion import Companion
 from proxystore_hpc.bench.contestant import Burst, Kind, Operation
-from proxystore_hpc.bench.ours import moving, ways
+from proxystore_hpc.bench.ours import handling, moving, ways
 from proxystore_hpc.bench.ours.owner import Holder
 
 __all__ = ["Door", "owner_of"]
@@ -28,6 +28,14 @@ REACH = {
     "tcp": ("fabric", "outside"),
 }
 """How far a door leads, for the table of doors."""
+_HANDLED = ("shm", "ucx-shm", "ucx-tcp", "tcp")
+_HANDLING = {Operation.RESOLVE, Operation.EXISTS, Operation.EVICT, Operation.BATCH}
+
+
+def _reach(way: ways.Way) -> tuple[str, ...]:
+    if way.name == "ucx-shm":
+        return ("node",)
+    return ("outside",) if way.gateway else REACH.get(way.door, ())
 
 
 class Door:
@@ -41,8 +49,14 @@ class Door:
         self.name = way.name
         self.about = way.about
         self.operations = way.operations
-        self.limit = way.limit
-        self.reach = ("node",) if way.name == "ucx-shm" else REACH.get(way.door, ())
+        self.limit = dict(way.limit)
+        if way.name in _HANDLED:
+            self.operations |= _HANDLING
+            asked = "tcp-socket" if "tcp" in way.name else "unix-socket"
+            moved = way.limit[Operation.GET]
+            self.limit |= {Operation.EXISTS: asked}
+            self.limit |= dict.fromkeys((Operation.RESOLVE, Operation.BATCH), moved)
+        self.reach = _reach(way)
 
     def check(self) -> dict[str, str]:
         """As `Contestant.check`."""
@@ -54,9 +68,9 @@ class Door:
 
     @contextmanager
     def _opened(self, operation: Operation, nbytes: int) -> Iterator[Burst]:
-        way, capacity = self.way, ways.capacity_for(nbytes)
+        way, capacity = self.way, ways.capacity_for(_objects(operation) * nbytes)
         with ExitStack() as stack:
-            store = stack.enter_context(way.open_store(capacity))
+            store = stack.enter_context(way.open_store(capacity, register=True))
             owner: moving.Asked
             if way.alone:
                 owner = moving.Here(Holder(store))
@@ -70,10 +84,23 @@ class Door:
                 yield moving.get(store, owner, nbytes, check)
             elif operation is Operation.PUT:
                 yield moving.put(store, None if way.alone else owner, nbytes)
+            elif operation is Operation.RESOLVE:
+                yield handling.resolve(owner, nbytes)
+            elif operation is Operation.EXISTS:
+                yield handling.exists(store, owner, nbytes)
+            elif operation is Operation.EVICT:
+                yield handling.evict(store, nbytes)
+            elif operation is Operation.BATCH:
+                yield handling.batch(store, owner, nbytes, check)
             elif operation is Operation.PUT_THERE:
                 yield moving.put_there(store, owner, owner.call("address"), nbytes, check)
             else:
                 yield moving.exchange(store, owner, nbytes, check)
+
+
+def _objects(operation: Operation) -> int:
+    """Capacity is for some objects of a size; these need more."""
+    return 8 if operation is Operation.BATCH else 1
 
 
 @contextmanager

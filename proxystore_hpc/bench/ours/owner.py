@@ -35,6 +35,12 @@ class Holder:
             return handle.key
         return self.store.put(array)
 
+    def proxy(self, nbytes: int) -> bytes:
+        """Stores an array; a proxy of it, pickled."""
+        import pickle
+
+        return pickle.dumps(self.store.proxy(pattern(nbytes), populate_target=False))
+
     def puts(self, nbytes: int, count: int, shift: int = 0) -> tuple[float, list[Any]]:
         """Stores an array a few times; the seconds that one took, and the keys."""
         array, put, clock = pattern(nbytes, shift), self.store.put, time.perf_counter

@@ -8,6 +8,7 @@ from proxystore_hpc.bench.contestant import Kind, Operation
 from proxystore_hpc.bench.record import Comparison, Record
 from proxystore_hpc.bench.report.markup import Markup, element, join
 from proxystore_hpc.bench.statistics import summarize
+from proxystore_hpc.bench.table import times
 from proxystore_hpc.bench.text import duration
 
 __all__ = ["REACHES", "best", "comparisons_of", "door_rows", "peer_names", "peer_rows"]
@@ -85,10 +86,6 @@ def peer_rows(
             if ratio is None:
                 cells.append("-")
                 continue
-            noise = ratio.noise * ratio.value
-            text = (
-                f"{ratio.value:.2f}x ±{noise:.2f}" if ratio.value < 100 else f"{ratio.value:.0f}x"
-            )
             word = "bad" if ratio.high < 1 else "good" if ratio.low > 1 else "soft"
-            cells.append(element("span", text, class_=word))
+            cells.append(element("span", times(ratio), class_=word))
         yield peer, cells

@@ -148,7 +148,7 @@ def _peers(record: Record) -> Iterator[Markup]:
         yield element(
             "p",
             f"How many times as long each takes as {ours}; below 1 the peer is ahead. "
-            "± is half of a 95 % interval.",
+            "In parentheses the 95 % interval.",
             class_="soft",
         )
         head = ["peer", *(size(c.nbytes) for c in comparisons)]

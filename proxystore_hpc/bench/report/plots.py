@@ -12,8 +12,8 @@ from proxystore_hpc.bench.text import size
 
 __all__ = ["Bar", "Line", "Range", "bars", "lines", "ranges"]
 
-WIDTH, HEIGHT = 560, 400
-LEFT, RIGHT, TOP, BOTTOM = 58, 118, 12, 34
+WIDTH, HEIGHT = 580, 400
+LEFT, RIGHT, TOP, BOTTOM = 58, 136, 12, 34
 _LABEL = 13.0
 
 

@@ -163,7 +163,7 @@ def test_the_table_names_all_and_marks_limits():
     text = "\n".join(table(made()))
     assert "= copy" in text
     assert "* <peer>" in text
-    assert "50 % ±" in text
+    assert "50 % (" in text
     assert "1 MiB" in text
 
 
