@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Federated averaging: clients improve a model on data of their own, which nobody else sees.
 
-    python examples/workflows/federated.py [--executor processes|dask|parsl] [--parameters N]
+    python examples/workflows/federated.py [--executor processes|dask|parsl|colmena]
+                                           [--parameters N]
 
 In each round every client gets the model's weights, takes some steps down the gradient of its own
 least squares, and returns its weights; their mean is the model of the next round (McMahan et al.,

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The covariance of a data set that is cut into pieces: one task for each, then sums by pairs.
 
-    python examples/workflows/map_reduce.py [--executor processes|dask|parsl] [--size N] [--full]
+    python examples/workflows/map_reduce.py [--executor processes|dask|parsl|colmena]
+                                            [--size N] [--full]
 
 Pieces travel to workers, and matrices from one to the next. The same runs with all of that as
 pickles through the executor, and as proxies.

@@ -22,7 +22,7 @@ from proxystore_hpc.proxy import Proxy, get_factory
 from proxystore_hpc.store import get_key
 from proxystore_hpc.store.executor import ProxyLarger, StoreExecutor
 
-EXECUTORS = ("processes", "dask", "parsl")
+EXECUTORS = ("processes", "dask", "parsl", "colmena")
 LARGE = 10_000
 """Bytes from which on arguments and results travel as proxies."""
 
@@ -55,6 +55,11 @@ def pool(name: str, workers: int) -> Iterator[Any]:
             Client(cluster) as client,
         ):
             yield client
+    elif name == "colmena":
+        from colmena_pool import ColmenaPool
+
+        with ColmenaPool(workers) as executor:
+            yield executor
     else:
         from parsl.concurrent import ParslPoolExecutor
         from parsl.config import Config

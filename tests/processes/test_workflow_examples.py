@@ -17,7 +17,7 @@ SMALL = {
     "federated.py": ("--parameters", "10000", "--rounds", "3", "--clients", "3"),
     "map_reduce.py": ("--size", "48MiB"),
 }
-LIBRARIES = {"processes": None, "dask": "distributed", "parsl": "parsl"}
+LIBRARIES = {"processes": None, "dask": "distributed", "parsl": "parsl", "colmena": "colmena"}
 CASES = [
     pytest.param(
         example,
@@ -34,7 +34,8 @@ CASES = [
 def test_an_example(example: str, executor: str, tmp_path: Path) -> None:
     library = LIBRARIES[executor]
     if library is not None and importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed: pip install 'proxystore_hpc[workflows]'")
+        how = library if library == "colmena" else "'proxystore_hpc[workflows]'"
+        pytest.skip(f"{library} is not installed: pip install {how}")
     command = [sys.executable, str(EXAMPLES / example), "--executor", executor, *SMALL[example]]
     done = subprocess.run(
         command,

@@ -20,6 +20,7 @@ MODULES = (
     "dragon",
     "ucxx",
     "nixl",
+    "margo",
 )
 
 

@@ -29,7 +29,8 @@ class Peer:
         about: What it is, and over what it moves bytes.
         operations: What it can do.
         opener: Starts what an operation on so many bytes needs, as `Contestant.open` does.
-        modules: What must be importable; by module, the distribution that pip installs.
+        modules: What must be importable; by module, the distribution that pip installs, or a
+            sentence with a blank.
         programs: What must be found; by program, what to do about it.
         most: Bytes of the largest payload.
     """
@@ -48,7 +49,8 @@ class Peer:
         versions = {}
         for module, distribution in self.modules.items():
             if importlib.util.find_spec(module) is None:
-                raise UnavailableError(f"not installed: pip install {distribution}")
+                how = distribution if " " in distribution else f"pip install {distribution}"
+                raise UnavailableError(f"not installed: {how}")
             name = distribution.partition("=")[0]
             versions[name] = version_of(name) or "unknown"
         for program in self.programs:

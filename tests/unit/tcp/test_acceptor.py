@@ -65,7 +65,8 @@ def serving():
         one.close()
 
 
-def test_an_event_of_a_connection_that_an_event_before_it_ended(serving):
+def test_an_event_of_a_connection_that_an_event_before_it_ended(serving, caplog):
+    caplog.set_level("DEBUG", logger="proxystore_hpc.tcp")
     here = serving(greeting=16)
     acceptor, select = here.acceptor, here.acceptor._selector.select
     guests = [here.connect() for _ in range(4)]
@@ -86,6 +87,8 @@ def test_an_event_of_a_connection_that_an_event_before_it_ended(serving):
         guests[0].recv(1)
     here.thread.join(0.2)
     here.greet().close()
+    # Nor was the closed connection listened to.
+    assert "said no hello" not in caplog.text
     for raw in (*guests, fifth):
         raw.close()
 
@@ -221,3 +224,16 @@ def test_no_thread_waits_for_an_object_whose_key_is_not_valid(serving, monkeypat
         raw.sendall(wire.encode_request(wire.WAIT, 1, wire.encode_ask(STRANGER, 5.0)) * 20)
         assert said_until_the_end(raw).count(wire.DENIED.encode()) <= 8
     assert not started
+
+
+def test_a_small_object_that_has_gone_is_not_taken_for_known_any_longer(serving):
+    here = serving()
+    here.objects.verified[STRANGER] = Located(STRANGER, 8, False, OWNER[:16])
+    here.thread.start()
+    get = wire.encode_get(wire.Get(STRANGER, 0, 8, 2.0))
+    with here.greet() as raw:
+        raw.sendall(wire.encode_request(wire.GET, 1, get))
+        head = wire.decode_reply(raw.recv(wire.HEAD.size, socket.MSG_WAITALL))
+        assert (head.kind, head.number) == (wire.GET, 1)
+        assert head.status
+    assert not here.objects.verified
