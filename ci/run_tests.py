@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "reports"
 PYTEST_LIMIT_S = {"quick": 1500, "full": 5400}
 MPI_LIMIT_S = {"quick": 600, "full": 1800}
+GUARD_LIMIT_S = 240
 PYTEST_FOUND_NOTHING = 5
 OF_JOBS = (
     *(
@@ -161,6 +163,27 @@ def from_report(
     return stage
 
 
+def guard_stage() -> Stage:
+    """Whether something has become twice as slow, by the machine's limits."""
+    stage = Stage("guard")
+    done = subprocess.run(
+        [sys.executable, "ci/run_with_stacks.py", str(GUARD_LIMIT_S), "ci/guard"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHON": sys.executable},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    # But for its closing line, which would be taken for that of all stages.
+    print(done.stdout.partition("total: ")[0], flush=True)
+    counts = re.search(r"^total: (\d+) passed, (\d+) failed", done.stdout, re.MULTILINE)
+    if counts is None:
+        stage.failed = 1
+    else:
+        stage.passed, stage.failed = int(counts[1]), int(counts[2])
+    return stage
+
+
 def close(stages: list[Stage]) -> int:
     """Prints what ran, what did not and why, and the closing line."""
     print("\n== stages", flush=True)
@@ -207,6 +230,7 @@ def main() -> int:
     other_stages: list[tuple[str, Callable[[], Stage]]] = [
         ("static checks", lambda: lint_stage(options.tidy or ("all" if full else "none"))),
         ("C++ tests", lambda: cpp_stage(full)),
+        ("regression guard", guard_stage),
     ]
     stages = []
     only_python = for_pytest or options.only_mpi

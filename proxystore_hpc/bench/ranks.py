@@ -7,8 +7,6 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from proxystore_hpc.bench.bursts import Repeated
 from proxystore_hpc.bench.companion import PATIENCE, CompanionError
 from proxystore_hpc.bench.contestant import Burst, Operation
@@ -66,6 +64,7 @@ class Side:
 
     def open_window(self, nbytes: int) -> None:
         """Makes a window of `MPI_Win_allocate`; the target's memory has the pattern."""
+        import numpy as np
         from mpi4py import MPI
 
         self.window = MPI.Win.Allocate(nbytes, 1, comm=self.comm)
@@ -96,6 +95,8 @@ class Side:
 
     def pong(self, nbytes: int) -> None:
         """Answers one byte by `nbytes`, until a byte is 0."""
+        import numpy as np
+
         asked, data = np.zeros(1, "u1"), pattern(nbytes)
         while True:
             self.comm.Recv(asked, 0, _PING)
@@ -216,6 +217,7 @@ class Leader:
         return make(store, self._target, nbytes, check), lambda: self._together("close_store")
 
     def _open_get(self, _: Operation, nbytes: int) -> tuple[Burst, Callable[[], object]]:
+        import numpy as np
         from mpi4py import MPI
 
         self._together("open_window", nbytes)
@@ -230,6 +232,8 @@ class Leader:
         return burst, lambda: self._together("close_window")
 
     def _open_ping(self, _: Operation, nbytes: int) -> tuple[Burst, Callable[[], object]]:
+        import numpy as np
+
         ping, stop, into = np.ones(1, "u1"), np.zeros(1, "u1"), np.zeros(nbytes, "u1")
         comm, target = self._comm, self._target
 

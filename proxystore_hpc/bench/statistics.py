@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 __all__ = ["Interval", "Summary", "adjusted", "mann_whitney", "median_interval", "summarize"]
 
 RESAMPLES = 2000
@@ -55,6 +53,8 @@ def summarize(samples: Sequence[float]) -> Summary:
     Raises:
         ValueError: There is no sample.
     """
+    import numpy as np
+
     if not len(samples):
         raise ValueError("a summary needs at least one sample")
     p10, p50, p90, p99 = (float(p) for p in np.percentile(samples, (10, 50, 90, 99)))
@@ -71,6 +71,8 @@ def median_interval(values: Sequence[float], resamples: int = RESAMPLES) -> Inte
     Raises:
         ValueError: There is no value.
     """
+    import numpy as np
+
     if not len(values):
         raise ValueError("an interval needs at least one value")
     array = np.asarray(values, "f8")
@@ -90,6 +92,8 @@ def mann_whitney(first: Sequence[float], second: Sequence[float]) -> float:
     Raises:
         ValueError: A sample is empty.
     """
+    import numpy as np
+
     n, m = len(first), len(second)
     if not n or not m:
         raise ValueError("both samples need at least one value")

@@ -51,6 +51,11 @@ GROUPS: dict[str, dict[Operation, str | tuple[int, ...]]] = {
         Operation.BATCH: FEW,
         Operation.EXISTS: (KIB,),
         Operation.EVICT: (KIB,),
+        Operation.MANY_TO_ONE: FEW,
+        Operation.ONE_TO_MANY: FEW,
+        Operation.ALL_TO_ALL: FEW,
+        Operation.WEAK: FEW,
+        Operation.STRONG: FEW,
     },
     "rpc": {
         Operation.CALL: (0,),

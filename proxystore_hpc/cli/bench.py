@@ -41,7 +41,7 @@ def add_command(commands: Any) -> None:
     )
     much = parser.add_mutually_exclusive_group()
     much.add_argument("--quick", action="store_true", help="doors only, two sizes: two minutes")
-    much.add_argument("--full", action="store_true", help="more sizes and rounds: an hour")
+    much.add_argument("--full", action="store_true", help="more sizes and rounds")
     parser.add_argument(
         "--only",
         metavar="GROUP[,GROUP]",

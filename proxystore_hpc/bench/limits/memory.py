@@ -28,7 +28,7 @@ class Memcpy:
     operations = frozenset(
         {
             *(Operation.PUT, Operation.PUT_THERE, Operation.GET, Operation.EXCHANGE),
-            *(Operation.RESOLVE, Operation.BATCH, Operation.MANY_TO_ONE, Operation.PULL),
+            *(Operation.RESOLVE, Operation.BATCH, Operation.PULL),
             Operation.PUSH,
         }
     )

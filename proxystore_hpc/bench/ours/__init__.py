@@ -15,6 +15,7 @@ def ours(leader: Any = None) -> list[Contestant]:
     Args:
         leader: The `ranks.Leader` if this process is rank 0 of a job.
     """
+    from proxystore_hpc.bench.ours.crowds import Crowd
     from proxystore_hpc.bench.ours.doors import Door
     from proxystore_hpc.bench.ours.engines import Calls
     from proxystore_hpc.bench.ours.futures import Futures, Streams
@@ -29,6 +30,7 @@ def ours(leader: Any = None) -> list[Contestant]:
         *map(Door, ways()),
         *(Mpi(case, backend) for case in cases),
         *map(Calls, ("shm", "ucx-tcp")),
+        *(Crowd(way, n) for way in ways() if way.name in ("shm", "ucx-tcp") for n in (1, 2, 4)),
         Futures(),
         Streams(stored=True),
         Streams(stored=False),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import statistics
 import subprocess
 import sys
 import threading
@@ -122,23 +121,38 @@ class Beside:
     @contextmanager
     def _opened(self, nbytes: int) -> Iterator[Burst]:
         (way,) = (way for way in ways.ways() if way.name == "ucx-tcp")
-        with Companion(f"{_HERE}:Computing", way=way, nbytes=nbytes) as computing:
-            alone = float(statistics.median(computing.call("compute") for _ in range(5)))
-            key = computing.call("open")
+        role = f"{_HERE}:Computing"
+        with (
+            Companion(role, way=way, nbytes=nbytes) as alone,
+            Companion(role, way=way, nbytes=nbytes) as computing,
+        ):
+
+            def slowdown() -> float:
+                return float(computing.call("compute")) / base
+
+            key, base = computing.call("open"), 1.0
             if not self._busy:
-                yield lambda: float(computing.call("compute")) / alone
+
+                def idle() -> float:
+                    nonlocal base
+                    base = alone.call("compute")
+                    return slowdown()
+
+                yield idle
                 return
             with Companion(f"{_HERE}:Reader", way=way, nbytes=nbytes, key=key) as reader:
 
-                def burst() -> float:
+                def read() -> float:
+                    nonlocal base
+                    base = alone.call("compute")
                     reader.call("begin")
                     try:
-                        return float(computing.call("compute")) / alone
+                        return slowdown()
                     finally:
                         if not reader.call("end"):
                             raise ChildProcessError("the reader read nothing")
 
-                yield burst
+                yield read
 
 
 class Computing:

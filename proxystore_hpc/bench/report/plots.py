@@ -176,7 +176,8 @@ def bars(found: Sequence[tuple[str, str, Sequence[Bar]]], title: str) -> Markup:
             )
             if not beyond:
                 marks.append(_whisker(x(share.low), x(share.high), at + thick / 2))
-            text = f"{100 * share.value:.0f} %{beyond}  {size(bar.nbytes)}"
+            what = f"{size(bar.nbytes)}: " if bar.nbytes else ""
+            text = f"{what}{100 * share.value:.0f} %{beyond}"
             marks.append(
                 element(
                     "text",

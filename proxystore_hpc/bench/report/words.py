@@ -22,7 +22,7 @@ ABOUT = {
     Operation.MANY_TO_ONE: "One process gets arrays of several owners in turn; time of one array.",
     Operation.ONE_TO_MANY: "Several processes get the array of one owner at once; time of one get.",
     Operation.ALL_TO_ALL: "Each of several processes gets the array of each other; time of one.",
-    Operation.WEAK: "Pairs exchange arrays of the full size at once; time of one.",
+    Operation.WEAK: "Pairs of processes get an array of the full size each, at once; time of one.",
     Operation.STRONG: "Pairs share the bytes of one size; time until all have arrived.",
     Operation.CALL: "A procedure of another process that does nothing is called.",
     Operation.PIPELINE: "The same with many calls in flight; time of one call.",
