@@ -103,20 +103,26 @@ def matches(tier: Tier, groups: Sequence[str] = (), sizes: Sequence[int] = ()) -
 
     Args:
         tier: How much.
-        groups: Names of groups, instead of the tier's.
+        groups: Names of groups, or of single operations as `"doors/get"`, instead of the tier's.
         sizes: Bytes of arrays, instead of the tier's.
 
     Raises:
-        InvalidArgumentError: There is no such group.
+        InvalidArgumentError: There is no such group or operation.
     """
     found = []
-    for group in groups or tier.groups:
+    for name in groups or tier.groups:
+        group, _, alone = name.partition("/")
         if group not in GROUPS:
             raise InvalidArgumentError(
                 f"there is no group {group!r}; the groups are {', '.join(GROUPS)}"
             )
+        names = [operation.value for operation in GROUPS[group]]
+        if alone and alone not in names:
+            raise InvalidArgumentError(
+                f"{group} has no operation {alone!r}; it has {', '.join(names)}"
+            )
         for operation, which in GROUPS[group].items():
-            if operation in tier.left_out:
+            if operation in tier.left_out if not alone else operation.value != alone:
                 continue
             if isinstance(which, tuple):
                 these: Iterable[int] = which

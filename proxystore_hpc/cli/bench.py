@@ -23,6 +23,7 @@ examples:
   proxystore-hpc bench --quick                                 two minutes
   proxystore-hpc bench --json now.json --html now.html
   proxystore-hpc bench --only doors --sizes 8,64KiB,1GiB --peers none
+  proxystore-hpc bench --only doors/exchange --sizes 1000,1000000,1GiB
   proxystore-hpc bench --compare old.json                      what changed since
   proxystore-hpc bench --list                                  what can run here, and what cannot
 
@@ -47,7 +48,7 @@ def add_command(commands: Any) -> None:
         metavar="GROUP[,GROUP]",
         type=_names,
         default=(),
-        help="some groups (an unknown name lists them all)",
+        help="some groups, or single operations as doors/get (an unknown name lists them all)",
     )
     parser.add_argument(
         "--sizes", metavar="N[,N]", type=_sizes, default=(), help="of arrays, such as 8,64KiB,1GiB"

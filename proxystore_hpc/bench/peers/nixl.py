@@ -34,7 +34,9 @@ class NixlSide(Side):
         count = times_of(nbytes)
         self.memory = np.zeros((count, nbytes), "u1")
         self.name = f"{'reader' if peer else 'holder'}-{os.getpid()}"
-        self.agent: Any = nixl_agent(self.name, nixl_agent_config(backends=[BACKEND]))
+        # Its progress thread would spin while it is the turn of others.
+        config = nixl_agent_config(enable_prog_thread=False, backends=[BACKEND])
+        self.agent: Any = nixl_agent(self.name, config)
         here = self.memory.ctypes.data
         self.registered = self.agent.register_memory(
             [(here, self.memory.nbytes, 0, "")], "DRAM", backends=[BACKEND]
