@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,16 +140,8 @@ def _measure(
 ) -> None:
     record, began = runner.record, time.perf_counter()
     try:
-        for done, match in enumerate(matches, 1):
-            what = f"{match.group} {match.operation.value}"
-            if match.nbytes:
-                what += f" {size(match.nbytes)}"
-            passed = time.perf_counter() - began
-            if passed > budget:
-                note(f"left out after {passed:.0f} s: {what}")
-                continue
-            note(f"[{done}/{len(matches)}, {passed:.0f} s] {what}")
-            runner.run(match)
+        with _ended_like_interrupted():
+            _measure_each(runner, matches, budget, note, began)
         record.finished = True
     except KeyboardInterrupt:
         note("interrupted: what there is will be shown")
@@ -154,6 +149,38 @@ def _measure(
         runner.close()
     record.seconds = time.perf_counter() - began
     record.machine["load_after"] = os.getloadavg()[0]
+
+
+@contextlib.contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """Batch systems and `timeout` send SIGTERM: what was measured until then must not be lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _measure_each(
+    runner: Runner,
+    matches: Sequence[Match],
+    budget: float,
+    note: Callable[[str], object],
+    began: float,
+) -> None:
+    for done, match in enumerate(matches, 1):
+        what = f"{match.group} {match.operation.value}"
+        if match.nbytes:
+            what += f" {size(match.nbytes)}"
+        passed = time.perf_counter() - began
+        if passed > budget:
+            note(f"left out after {passed:.0f} s: {what}")
+            continue
+        note(f"[{done}/{len(matches)}, {passed:.0f} s] {what}")
+        runner.run(match)
 
 
 def _list(record: Record, entrants: Sequence[Contestant], tell: Callable[[str], object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -107,7 +108,8 @@ def test_what_is_no_earlier_run_is_refused_before_anything_is_measured(tmp_path)
     assert "[1/" not in done.stderr
 
 
-def test_an_interrupted_run_shows_what_there_is(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_shows_what_there_is(tmp_path, how):
     output = tmp_path / "part.json"
     command = [sys.executable, "-m", "proxystore_hpc", "bench", "--only", "doors", *FEW]
     process = subprocess.Popen(
@@ -122,7 +124,7 @@ def test_an_interrupted_run_shows_what_there_is(tmp_path):
         if line.startswith("[2/"):
             break
     children = procfs.children(process.pid)
-    process.send_signal(2)
+    process.send_signal(how)
     _, errors = process.communicate(timeout=50)
     assert process.returncode == 0, errors
     record = Record.load(output)
