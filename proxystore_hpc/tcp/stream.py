@@ -20,6 +20,8 @@ _TOGETHER = 256 << 10
 _MORE = getattr(socket, "MSG_MORE", 0)
 _UNHEARD = 30_000
 """Milliseconds after which a connection is lost whose other end confirms nothing."""
+_SAME = 1e-3
+"""Seconds by which timeouts may differ from what they should be."""
 
 _TIMEVAL = struct.Struct("@ll")
 # Elsewhere the layout of this option's value differs.
@@ -46,7 +48,7 @@ class Stream:
         self._tls = isinstance(raw, ssl.SSLSocket)
         # One system call for each operation, where Python's own timeouts take two.
         self._by_kernel = _KERNEL_TIMEOUTS and not self._tls
-        self._timeouts = (0.0, 0.0)
+        self._timeouts = (-1.0, -1.0)
         self.patience = 0.0
         with contextlib.suppress(OSError):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -67,8 +69,10 @@ class Stream:
         self.send_now: Callable[[Any], int] = self._send_tls if self._tls else raw.send
 
     def set_timeouts(self, receive: float, send: float) -> None:
-        """Changes the timeouts of calls that begin from now on."""
-        if (receive, send) == self._timeouts:
+        """Changes the timeouts of calls that begin from now on, unless they are the same nearly."""
+        old_receive, old_send = self._timeouts
+        # What is left of a timeout is a little less for each call: not worth its system calls.
+        if abs(receive - old_receive) < _SAME and abs(send - old_send) < _SAME:
             return
         self._timeouts = (receive, send)
         self.patience = receive
