@@ -5,10 +5,8 @@ Servers are roles for `harness.Companion`; the context managers give functions t
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -16,19 +14,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import harness
+
+from proxystore_hpc.bench.contestant import UnavailableError
+from proxystore_hpc.bench.limits.perftest import find_program
 
 Echo = Callable[[bytes], object]
 # As large as ours may be.
 GRPC_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 GRPC_METHOD = "/benchmark/echo"
-
-
-class UnavailableError(Exception):
-    """A peer that is not installed, or does not run here; says what to do."""
 
 
 class ZmqServer:
@@ -142,7 +138,7 @@ class Perftest:
     """
 
     def __init__(self, tls: str, interface: str = "") -> None:
-        path, self.whose = find_perftest()
+        path, self.whose = find_program()
         self.command = str(path)
         self.environment = {**os.environ, "UCX_TLS": f"{tls},self", "UCX_WARN_UNUSED_ENV_VARS": "n"}
         if interface:
@@ -196,28 +192,6 @@ class Perftest:
             check=False,
         )
         return done.stdout
-
-
-def find_perftest() -> tuple[Path, str]:
-    """Path of `ucx_perftest`, and whose it is: of the UCX in use, in PATH, or of UCX's wheel.
-
-    Raises:
-        UnavailableError: There is none.
-    """
-    from proxystore_hpc.ucx_runtime import load
-
-    own = Path(load().path).parent.parent / "bin" / "ucx_perftest"
-    if os.access(own, os.X_OK):
-        return own, "of the same UCX"
-    found = shutil.which("ucx_perftest")
-    if found is not None:
-        return Path(found), "in PATH"
-    spec = importlib.util.find_spec("libucx")
-    if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / "bin" / "ucx_perftest"
-        if os.access(path, os.X_OK):
-            return path, f"of the wheel libucx {harness.version_of('libucx-cu12')}"
-    raise UnavailableError("ucx_perftest is neither beside UCX, in PATH, nor in the wheel libucx")
 
 
 def open_all(stack: ExitStack) -> tuple[dict[str, Echo], dict[str, str]]:
