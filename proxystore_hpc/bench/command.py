@@ -91,6 +91,10 @@ def run_alone(
     if leader is not None:
         ranks, mpi = leader.describe()
         note(f"{mpi}, {ranks} ranks")
+    for path in (options.json, options.html):
+        # Not after an hour of measuring.
+        if path is not None and not os.access(path.absolute().parent, os.W_OK):
+            raise InvalidArgumentError(f"{path}: nothing can be written into that folder")
     before = None if options.compare is None else Record.load(options.compare)
     tier = suite.PACES[options.tier]
     matches = suite.matches(tier, options.only, options.sizes)

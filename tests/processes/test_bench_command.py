@@ -108,6 +108,12 @@ def test_what_is_no_earlier_run_is_refused_before_anything_is_measured(tmp_path)
     assert "[1/" not in done.stderr
 
 
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path):
+    done = bench("--quick", *FEW, "--json", tmp_path / "no" / "such.json", status=2)
+    assert "nothing can be written" in done.stderr
+    assert "[1/" not in done.stderr
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_shows_what_there_is(tmp_path, how):
     output = tmp_path / "part.json"
