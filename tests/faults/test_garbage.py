@@ -21,7 +21,7 @@ pytestmark = pytest.mark.faults
 HEADER = struct.Struct("<4sIHHIQ")
 HELLO, REQUEST, REPLY = 2, 3, 4
 KINDS = range(20)
-METHODS = range(1, 17)
+METHODS = range(1, 18)
 LOCATE, SEGMENT, FETCH, WAIT = 1, 4, 10, 11
 
 
@@ -66,7 +66,7 @@ def closed_by_peer(raw):
 
 def hello(pin_table=False, offers=()):
     """A hello without proof, which suffices on the node; offers are a door and its descriptors."""
-    version, no_proof, no_ticket = struct.pack("<I", 5), b"\0", b"\0" * 8
+    version, no_proof, no_ticket = struct.pack("<I", 6), b"\0", b"\0" * 8
     tag = b"c" * 16
     address = tag + struct.pack("<IHB", 0, 0, 0)
     told = bytes([len(offers)])
