@@ -54,6 +54,8 @@ def main() -> int:
         except FileNotFoundError:
             break  # the simulation has ended
         except OwnerGoneError as gone:
+            if not options.file.exists():
+                break
             print(f"the simulation has ended before its time: {gone}", file=sys.stderr)
             return 1
         except (ObjectEvictedError, ObjectMissingError):

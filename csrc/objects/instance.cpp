@@ -213,16 +213,19 @@ Status Instance::start(std::optional<Estate> estate) {
     status = open_door(std::move(rings).value());
     if (!status.ok()) return status;
   }
+  // Before others are told the address, which names the port.
+  if (estate)
+    listeners_to_serve_ = std::move(estate->listeners);
+  else
+    status = bind();
+  if (!status.ok()) return status;
   rpc::LinkContext context{owner_->self(), options_.secret, exposure_.get(), messenger_};
   reader_ = std::make_unique<Reader>(owner_, context, pool_, DoorChoice(options_.doors));
   bulk_client_ =
       std::make_shared<BulkClient>(bulks_, *reader_, *exposure_, DoorChoice(options_.doors));
 
   // Last: from here on peers come in.
-  if (estate)
-    former_listeners_ = std::move(estate->listeners);
-  else
-    status = listen();
+  if (!estate) status = serve_listeners();
   if (status.ok() && options_.handover) status = introduce_to_keeper();
   if (!status.ok()) return status;
 
@@ -240,31 +243,34 @@ Status Instance::start(std::optional<Estate> estate) {
   return {};
 }
 
-Status Instance::serve_at(Fd listener, bool local) {
-  listeners_.push_back(listener.get());
-  return server_->listen(std::move(listener), local);
-}
-
-Status Instance::listen() {
+Status Instance::bind() {
   auto local = fabric::listen_abstract(owner_->self().node_socket());
   if (!local) return local.status();
-  const Status status = serve_at(std::move(local).value(), true);
-  if (!status.ok() || options_.host.empty()) return status;
+  listeners_to_serve_.push_back(std::move(local).value());
+  if (options_.host.empty()) return {};
   auto remote = fabric::listen_tcp(options_.host, options_.port);
   if (!remote) return remote.status();
   auto port = fabric::local_port(remote.value().get());
   if (!port) return port.status();
   owner_->set_contact(options_.host, port.value());
-  return serve_at(std::move(remote).value(), false);
+  listeners_to_serve_.push_back(std::move(remote).value());
+  return {};
+}
+
+Status Instance::serve_listeners() {
+  bool local = true;  // the first one is
+  for (Fd& fd : listeners_to_serve_) {
+    listeners_.push_back(fd.get());
+    const Status status = server_->listen(std::move(fd), std::exchange(local, false));
+    if (!status.ok()) return status;
+  }
+  listeners_to_serve_.clear();
+  return {};
 }
 
 Status Instance::resume() {
-  bool local = true;  // the first one is
-  for (Fd& fd : former_listeners_) {
-    const Status status = serve_at(std::move(fd), std::exchange(local, false));
-    if (!status.ok()) return status;
-  }
-  former_listeners_.clear();
+  const Status status = serve_listeners();
+  if (!status.ok()) return status;
   progress_.every(kRollCallPeriod, [weak = std::weak_ptr<Owner>(owner_)] {
     const auto owner = weak.lock();
     if (!owner) return false;

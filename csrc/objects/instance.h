@@ -105,8 +105,8 @@ class Instance {
  private:
   explicit Instance(InstanceOptions options);
   Status start(std::optional<Estate> estate);
-  Status listen();
-  Status serve_at(Fd listener, bool local);
+  Status bind();
+  Status serve_listeners();
   Status introduce_to_keeper();
 
   const InstanceOptions options_;
@@ -115,8 +115,8 @@ class Instance {
   fabric::Progress progress_;
   std::shared_ptr<memory::BlockTable> table_;
   std::shared_ptr<ClaimTable> claim_table_;
-  std::vector<int> listeners_;        // of the server
-  std::vector<Fd> former_listeners_;  // that an owner left, until resume()
+  std::vector<int> listeners_;          // of the server
+  std::vector<Fd> listeners_to_serve_;  // ours, or those that an owner left, until resume()
   std::shared_ptr<Owner> owner_;
   std::shared_ptr<memory::Pool> pool_;
   std::shared_ptr<Service> service_;
