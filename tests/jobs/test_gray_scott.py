@@ -195,10 +195,11 @@ def test_outside_it_ends_when_the_simulation_does(start_job: StartJob, tmp_path:
         [sys.executable, EXAMPLES / "outside_mpi.py", handed], stdout=subprocess.PIPE, text=True
     )
     try:
+        # Long enough for the other process to start on a busy machine.
         job = start_job(
             2,
             GRAY_SCOTT,
-            *("--size", 32, "--steps", 2000, "--every", 100, "--pixels", 32),
+            *("--size", 32, "--steps", 10_000, "--every", 100, "--pixels", 32),
             *("--out", tmp_path, "--hand-out", handed),
         )
         job.succeed()
