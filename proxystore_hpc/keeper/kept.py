@@ -28,6 +28,8 @@ class Kept:
         shed_objects: How many did not fit.
         shed_bytes: How many bytes they had.
         since: When it was taken over, in seconds since the epoch.
+        served: Whether something was left to serve. It may be gone by now: whoever asks for it
+            is to be told so.
 
     Raises:
         ProxyStoreHpcError: It cannot be taken over.
@@ -40,7 +42,8 @@ class Kept:
         self._instance: Instance = load_core().Instance.adopt(estate)
         try:
             self.shed_objects, self.shed_bytes = self._instance.shed(max(room, 0))
-            if self.objects:
+            self.served = self.objects > 0
+            if self.served:
                 self._open_ucx()
                 self._instance.resume()
                 self._instance.trim()

@@ -156,7 +156,7 @@ class Keeper:
                 f"were refused: the limit of {self.limit} bytes is reached; evict objects, or "
                 "raise it by --limit or PROXYSTORE_HPC_KEEPER_LIMIT"
             )
-        if kept.objects:
+        if kept.served:
             self._kept.append(kept)
         else:
             kept.close()

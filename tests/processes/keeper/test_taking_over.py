@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from support import procfs
 
 from proxystore_hpc.exceptions import ObjectEvictedError, OwnerGoneError
+from proxystore_hpc.keeper import server
+from proxystore_hpc.keeper.settings import Settings
 from proxystore_hpc.store.policy import TimeToLive
 
 
@@ -199,3 +202,31 @@ def test_eviction_of_what_is_gone(producer, consumer):
     consumer(lambda here: here.store.evict(key))
     with pytest.raises(ObjectEvictedError):
         consumer(lambda here: here.store.get_or_raise(key))
+
+
+def test_eviction_while_it_takes_over(keeper, make_peer, monkeypatch):
+    """Who evicts the last object the moment it is served is told so, not that its owner is gone."""
+    consumer = make_peer(name="store", doors=("shm",), capacity="16MiB")
+    evicted = threading.Event()
+
+    class Emptied(server.Kept):
+        def __init__(self, *args):
+            super().__init__(*args)
+            consumer(lambda here: here.store.evict(key))
+            evicted.set()
+
+    monkeypatch.setattr(server, "Kept", Emptied)
+    here = server.Keeper(Settings(idle=30))
+    thread = threading.Thread(target=here.run)
+    thread.start()
+    try:
+        producer = make_peer(name="store", keep=True, capacity="16MiB")
+        (key,) = producer(put, b"value")
+        producer.kill()
+        assert evicted.wait(20)
+        assert not consumer(lambda here: here.store.exists(key))
+        with pytest.raises(ObjectEvictedError):
+            consumer(lambda here: here.store.get_or_raise(key))
+    finally:
+        here.stop()
+        thread.join(20)
