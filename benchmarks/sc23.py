@@ -118,11 +118,15 @@ def plot(figures: dict[str, dict[int, tuple[float, float]]], path: str) -> None:
 
     sites = [("this run: two namespaces", figures), *published.SITES.items()]
     figure, axes = pyplot.subplots(1, len(sites), figsize=(14, 5), sharey=True, squeeze=False)
+    # A connector has its colour in each panel.
+    names = list(dict.fromkeys(name for _, found in sites for name in found))
+    colours = {name: f"C{number}" for number, name in enumerate(names)}
     for axis, (title, found) in zip(axes[0], sites, strict=True):
         for name, points in found.items():
             sums = [sum(both) for both in points.values()]
             ours = found is figures and sc23.CROSSINGS[name].about.startswith(("ours", "the same"))
-            axis.plot(list(points), sums, "o-" if ours else "s--", label=name)
+            style = "o-" if ours else "s--"
+            axis.plot(list(points), sums, style, color=colours[name], label=name)
         axis.set(xscale="log", yscale="log", xlabel="input size (bytes)")
         axis.set_title(title if found is figures else f"published: {title}")
         axis.grid(alpha=0.3)
