@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxystore_hpc.bench.companion import CompanionError
-from proxystore_hpc.bench.contestant import Kind, Operation, UnavailableError
+from proxystore_hpc.bench.companion import Companion, CompanionError
+from proxystore_hpc.bench.contestant import Burst, Kind, Operation, UnavailableError
 from proxystore_hpc.bench.data import WrongBytesError
 from proxystore_hpc.bench.peers import peers
 from proxystore_hpc.bench.peers.job import Job
+from proxystore_hpc.bench.peers.kept import USUAL, Kept
 from proxystore_hpc.bench.peers.peer import Peer
-from proxystore_hpc.bench.peers.sides import asked, stored, times_of
+from proxystore_hpc.bench.peers.sides import asked, measuring, stored, times_of
 
 PEERS = {peer.name: peer for peer in peers()}
 SMALL, LARGE = 1000, 300_001
@@ -38,12 +41,57 @@ def test_peer(name: str) -> None:
         pytest.skip(str(error))
     assert all(versions.values())
     cases = [(operation, SMALL) for operation in sorted(peer.operations)]
-    for operation, nbytes in [*cases, (cases[0][0], LARGE)]:
-        try:
+    try:
+        for operation, nbytes in [*cases, (cases[0][0], LARGE)]:
             with peer.open(operation, nbytes) as burst:
                 assert all(0 < burst() < 60 for _ in range(3))
-        except UnavailableError as error:
-            pytest.skip(str(error))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    finally:
+        peer.close()
+
+
+def test_what_is_kept_is_used_again_until_it_fails_or_is_too_small() -> None:
+    started: list[int] = []
+
+    def start(stack: ExitStack, most: int) -> tuple[Companion, ...]:
+        started.append(most)
+        return (stack.enter_context(Companion("support.garbling:Counting")),)
+
+    companions: list[Companion] = []
+
+    def bursts(found: Sequence[Companion], operation: Operation, nbytes: int) -> Burst:
+        companions[:] = found
+        return measuring(found, operation, nbytes)
+
+    kept = Kept(start, bursts)
+    for nbytes in (8, 1000):
+        with kept.open(Operation.GET, nbytes) as burst:
+            assert burst() == burst() == 1.0
+    (first,) = companions
+    assert started == [USUAL]
+    expected = ["prepare 8", "measure", "measure", "rest", "prepare 1000", "measure", "measure"]
+    assert first.call("history") == [*expected, "rest"]
+
+    # After what failed nobody knows what it is in the middle of.
+    with kept.open(Operation.GET, 13) as burst, pytest.raises(WrongBytesError):
+        burst()
+    assert first.process.poll() is not None
+    with kept.open(Operation.GET, 8) as burst:
+        burst()
+    (second,) = companions
+    assert len(started) == 2
+
+    second.process.kill()  # it may end by itself meanwhile
+    second.process.wait()
+    with kept.open(Operation.GET, 8) as burst:
+        burst()
+    with kept.open(Operation.GET, 2 * USUAL):
+        pass
+    assert started == [USUAL, USUAL, USUAL, 2 * USUAL]
+    kept.close()
+    kept.close()
+    assert companions[0].process.poll() is not None
 
 
 @pytest.mark.parametrize("how", ["flipped", "shifted", "cut"])

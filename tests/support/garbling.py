@@ -72,3 +72,23 @@ def garbled(data: Any, how: str) -> Any:
     elif how == "cut":
         data = data[:-1]
     return data
+
+
+class Counting:
+    """Role of something that is kept: what it was told, and bursts that can be told to fail."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def prepare(self, nbytes: int) -> None:
+        self.told.append(f"prepare {nbytes}")
+
+    def rest(self) -> None:
+        self.told.append("rest")
+
+    def history(self) -> list[str]:
+        return self.told
+
+    def measure(self, operation: str, nbytes: int, times: int) -> tuple[float, str]:
+        self.told.append("measure")
+        return 1.0, "garbled" if nbytes == 13 else ""

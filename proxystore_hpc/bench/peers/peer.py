@@ -14,6 +14,7 @@ from pathlib import Path
 from proxystore_hpc.bench.companion import CompanionError
 from proxystore_hpc.bench.contestant import Burst, Kind, Operation, UnavailableError
 from proxystore_hpc.bench.machine import version_of
+from proxystore_hpc.bench.peers.kept import Kept
 
 __all__ = ["Peer", "find_program", "required_program"]
 
@@ -33,6 +34,9 @@ class Peer:
             sentence with a blank.
         programs: What must be found; by program, what to do about it.
         most: Bytes of the largest payload.
+        kept: What stays from one comparison to the next, if anything does.
+        slow: Whether it takes many seconds to start.
+        reach: As `Entrant.reach`, for what has our part in it.
     """
 
     name: str
@@ -43,6 +47,9 @@ class Peer:
     programs: Mapping[str, str] = field(default_factory=dict)
     most: int | None = None
     kind: Kind = Kind.PEER
+    kept: Kept | None = None
+    slow: bool = False
+    reach: tuple[str, ...] = ()
 
     def check(self) -> dict[str, str]:
         """See `Contestant.check`."""
@@ -75,6 +82,13 @@ class Peer:
                 raise
         else:
             opening.__exit__(None, None, None)
+
+    def rest(self) -> None:
+        """See `Contestant`."""
+        if self.kept is not None:
+            self.kept.close()
+
+    close = rest
 
 
 def find_program(name: str) -> str | None:

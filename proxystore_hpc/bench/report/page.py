@@ -138,10 +138,10 @@ def _shares(record: Record, marks: dict[str, str]) -> Iterator[Markup]:
 
 
 def _peers(record: Record) -> Iterator[Markup]:
-    for operation in (Operation.EXCHANGE, Operation.ECHO, Operation.STREAM, Operation.FUTURE):
+    for operation in (Operation.EXCHANGE, Operation.ECHO, Operation.TASK):
         names = advice.peer_names(record, operation)
         comparisons = advice.comparisons_of(record, operation)
-        ours = _champion(record, comparisons)
+        ours = advice.champion(record, comparisons, names)
         if not names or ours is None:
             continue
         yield element("h2", f"Peers: {operation.value}")
@@ -153,15 +153,6 @@ def _peers(record: Record) -> Iterator[Markup]:
         )
         head = ["peer", *(size(c.nbytes) for c in comparisons)]
         yield table(head, ([n, *cells] for n, cells in advice.peer_rows(record, operation, ours)))
-
-
-def _champion(record: Record, comparisons: list[Comparison]) -> str | None:
-    """Of ours between processes the one that is fastest with the largest size."""
-    for comparison in reversed(comparisons):
-        found = advice.best(record, comparison, "node")
-        if found:
-            return found[0]
-    return None
 
 
 def _changes(before: Record, after: Record) -> Iterator[Markup]:
@@ -284,9 +275,13 @@ def _end(record: Record) -> Iterator[Markup]:
         )
     yield element("h2", "Who took part")
     yield table(
-        ["name", "", "what it is", "versions"],
+        ["name", "", "what it is", "versions", "turns", "opening and closing"],
         (
-            [e.name, e.kind.value, e.about, ", ".join(f"{k} {v}" for k, v in e.versions.items())]
+            [
+                *(e.name, e.kind.value, e.about),
+                ", ".join(f"{k} {v}" for k, v in e.versions.items()),
+                *(f"{seconds:.1f} s" for seconds in (e.turns_s, e.opening_s)),
+            ]
             for e in record.entrants
         ),
         class_="text",

@@ -62,7 +62,7 @@ table.text th { text-align: left; }
 td b { font-weight: 650; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 650; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(27rem, 1fr)); gap: 1rem; }
-figure { margin: .6rem 0; }
+figure { margin: .6rem 0; max-width: 46rem; }
 figcaption { color: var(--soft); font-size: .85rem; }
 svg { width: 100%; height: auto; display: block; }
 svg text { font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: var(--text); }

@@ -159,6 +159,48 @@ def test_the_report_is_one_valid_page_of_its_own():
     assert "copies nothing" in page
 
 
+def exchanged(rounds: int = 20) -> Record:
+    """A door and two peers, one of them ahead with small arrays, and one that met no door."""
+    record = Record(
+        finished=True,
+        entrants=[
+            Entrant("door", Kind.OURS, "a door", reach=["node"]),
+            Entrant("other", Kind.OURS, "another door", reach=["node"]),
+            Entrant("quick", Kind.PEER, "ahead with small ones"),
+            Entrant("slow", Kind.PEER, "never ahead"),
+            Entrant("apart", Kind.PEER, "of another heat"),
+        ],
+    )
+    for nbytes, of_quick in ((8, 0.5e-6), (1 << 20, 4e-6)):
+        comparison = Comparison("doors", Operation.EXCHANGE, nbytes)
+        # The other door is the faster one, but met one of them only.
+        took = {"door": 1e-6, "other": 0.9e-6, "quick": of_quick, "slow": 3e-6, "apart": 2e-6}
+        for name, seconds in took.items():
+            first = {"other": rounds - 2, "apart": 2 * rounds, "slow": 0}.get(name, 0)
+            count = rounds - 2 if name == "slow" else rounds
+            places = list(range(first, first + count))
+            series = Series(name, places, [seconds * (1 + 0.01 * (i % 5)) for i in places])
+            comparison.series.append(series)
+        record.comparisons.append(comparison)
+    return record
+
+
+def test_peers_are_held_against_a_door_that_they_met_and_those_ahead_stand_out():
+    page = render(exchanged())
+    start = page.index("Peers: exchange")
+    section = page[start : page.index("</table>", start)]
+    assert "as long each takes as door;" in section
+    rows = {
+        row.partition("</td>")[0].removeprefix("<td>"): row for row in section.split("<tr>")[2:]
+    }
+    assert set(rows) == {"quick", "slow", "apart"}
+    assert '<span class="bad">0.5x (' in rows["quick"]
+    assert '<span class="good">4x (' in rows["quick"]
+    assert rows["slow"].count('<span class="good">3x (') == 2
+    assert rows["apart"].count("<td>-</td>") == 2
+    assert page.count('class="bad"') == 1
+
+
 def test_the_table_names_all_and_marks_limits():
     text = "\n".join(table(made()))
     assert "= copy" in text
