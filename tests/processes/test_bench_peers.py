@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import procfs
 
 from proxystore_hpc.bench.companion import Companion, CompanionError
 from proxystore_hpc.bench.contestant import Burst, Kind, Operation, UnavailableError
@@ -17,6 +21,7 @@ from proxystore_hpc.bench.peers.job import Job
 from proxystore_hpc.bench.peers.kept import USUAL, Kept
 from proxystore_hpc.bench.peers.peer import Peer
 from proxystore_hpc.bench.peers.sides import asked, measuring, stored, times_of
+from proxystore_hpc.bench.peers.suspension import Suspension
 
 PEERS = {peer.name: peer for peer in peers()}
 SMALL, LARGE = 1000, 300_001
@@ -92,6 +97,64 @@ def test_what_is_kept_is_used_again_until_it_fails_or_is_too_small() -> None:
     kept.close()
     kept.close()
     assert companions[0].process.poll() is not None
+
+
+def wait_until_stopped(pid: int) -> None:
+    procfs.wait_until(lambda: procfs.state(pid) == "T", "it is stopped")
+
+
+def test_what_spins_runs_only_while_it_has_a_turn() -> None:
+    suspension = Suspension()
+    companions: list[Companion] = []
+
+    @contextmanager
+    def opener(operation: Operation, nbytes: int) -> Iterator[Burst]:
+        with Companion("support.garbling:Counting") as companion:
+            companion.call("spin")
+            companions.append(companion)
+            yield measuring((companion,), operation, nbytes)
+
+    operations = frozenset({Operation.GET})
+    peer = Peer("x", "about", operations, opener, suspension=suspension)
+    with peer.open(Operation.GET, SMALL) as burst:
+        (companion,) = companions
+        assert suspension.processes() == [companion.pid]
+        wait_until_stopped(companion.pid)
+        assert burst() == 1.0
+        wait_until_stopped(companion.pid)
+    assert companion.process.returncode == 0
+    peer.close()
+
+    with peer.open(Operation.GET, 13) as burst, pytest.raises(WrongBytesError):
+        burst()
+    assert companions[1].process.returncode == 0
+    peer.close()
+
+
+def test_what_was_stopped_goes_on_when_its_benchmark_is_killed() -> None:
+    """Else it would stay for ever: what is stopped does not notice that its pipe has ended."""
+    program = (
+        "import os, signal\n"
+        "from proxystore_hpc.bench.companion import Companion\n"
+        "from proxystore_hpc.bench.peers.suspension import Suspension\n"
+        "suspension = Suspension()\n"
+        "with suspension.started():\n"
+        "    companion = Companion('support.garbling:Counting')\n"
+        "suspension.stop()\n"
+        "print(companion.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == -9, done.stderr
+    pid = int(done.stdout)
+    procfs.wait_until(lambda: not procfs.exists(pid), "the companion has ended")
 
 
 @pytest.mark.parametrize("how", ["flipped", "shifted", "cut"])

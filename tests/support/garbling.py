@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from multiprocessing.connection import Client, Listener
 from typing import Any
@@ -63,6 +64,11 @@ class Messages(Side):
             self.pipe.close()
 
 
+def endlessly() -> None:
+    while True:
+        pass
+
+
 def garbled(data: Any, how: str) -> Any:
     data = data.copy()
     if how == "flipped":
@@ -88,6 +94,10 @@ class Counting:
 
     def history(self) -> list[str]:
         return self.told
+
+    def spin(self) -> int:
+        threading.Thread(target=endlessly, daemon=True).start()
+        return os.getpid()
 
     def measure(self, operation: str, nbytes: int, times: int) -> tuple[float, str]:
         self.told.append("measure")

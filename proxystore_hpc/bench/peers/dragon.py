@@ -14,6 +14,7 @@ from proxystore_hpc.bench.peers.job import Job, connect
 from proxystore_hpc.bench.peers.kept import Companions, Kept
 from proxystore_hpc.bench.peers.peer import Peer, required_program
 from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measuring, part_of, times_of
+from proxystore_hpc.bench.peers.suspension import Suspension
 
 __all__ = ["CONTESTANTS", "Reader"]
 
@@ -98,6 +99,7 @@ CONTESTANTS = (
         KEPT.open,
         {"dragon": "dragonhpc"},
         {"dragon": ADVICE},
+        suspension=Suspension(),
         kept=KEPT,
         slow=True,
     ),
