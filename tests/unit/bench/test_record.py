@@ -11,7 +11,8 @@ from proxystore_hpc.bench.compare import changes, lines
 from proxystore_hpc.bench.contestant import Kind, Operation
 from proxystore_hpc.bench.record import Absence, Comparison, Entrant, Record, Series
 from proxystore_hpc.bench.report import render
-from proxystore_hpc.bench.table import table
+from proxystore_hpc.bench.statistics import Interval
+from proxystore_hpc.bench.table import table, times
 from proxystore_hpc.exceptions import InvalidArgumentError
 
 NAMES = st.text(min_size=1, max_size=8)
@@ -199,6 +200,25 @@ def test_peers_are_held_against_a_door_that_they_met_and_those_ahead_stand_out()
     assert rows["slow"].count('<span class="good">3x (') == 2
     assert rows["apart"].count("<td>-</td>") == 2
     assert page.count('class="bad"') == 1
+
+
+def test_many_lines_are_drawn_in_two_plots():
+    record = exchanged()
+    page = render(record)
+    assert "time, peers" not in page
+    for number in range(6):
+        record.entrants.append(Entrant(f"more{number}", Kind.PEER, "another one"))
+        for comparison in record.comparisons:
+            places = list(range(20))
+            comparison.series.append(Series(f"more{number}", places, [1e-3] * 20))
+    more = render(record)
+    assert "time, ours and limits" in more
+    assert "time, peers and door" in more
+    assert more.count("<svg") == page.count("<svg") + 2
+
+
+def test_large_ratios_are_written_as_numbers():
+    assert times(Interval(1234.5, 0.98765, 99999.0)) == "1234x (0.988 to 99999)"
 
 
 def test_the_table_names_all_and_marks_limits():
