@@ -114,11 +114,14 @@ def test_a_faster_door_is_found():
     assert {each.contestant for each in found if each.faster} == {"door"}
 
 
-@given(st.integers(0, 1000))
-def test_noise_is_no_change(seed):
-    found = changes(made(seed=2 * seed), made(seed=2 * seed + 1))
-    assert not [each for each in found if each.slower or each.faster]
-    assert len(found) == 4
+def test_noise_is_no_change():
+    told = 0
+    for seed in range(100):
+        found = changes(made(seed=2 * seed), made(seed=2 * seed + 1))
+        assert len(found) == 4
+        told += any(each.slower or each.faster for each in found)
+    # That is what p < 0.01 means: one run in a hundred at most, and luck.
+    assert told <= 3
 
 
 def test_a_busier_machine_is_no_change_of_what_has_a_limit():
