@@ -294,6 +294,8 @@ def _heats(able: Sequence[Contestant], match: Match, memory: int) -> list[list[C
         needed = [limits[name]] if name in limits else []
         if contestant.kind is Kind.PEER:
             needed += reference
+        if heats and contestant in heats[-1]:  # as the reference of a peer before it
+            continue
         if heats:
             missing = [each for each in needed if each not in heats[-1]]
             if len(heats[-1]) + len(missing) < room:

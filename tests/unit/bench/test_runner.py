@@ -210,6 +210,14 @@ def test_peers_meet_one_of_ours_in_each_heat():
     assert all(peer.rests for peer in peers)
 
 
+def test_nobody_takes_part_twice_in_a_round():
+    ours = StandIn("ours", lambda: 1.0, reach=("node",))
+    peer = StandIn("peer", lambda: 3.0, kind=Kind.PEER)
+    _, comparison = run(peer, ours)
+    assert ours.ended == peer.ended == 1
+    assert comparison.of("ours").rounds == list(range(PACE.fewest))
+
+
 def test_who_has_no_part_in_what_follows_rests():
     get, put = Match("doors", Operation.GET, 8), Match("doors", Operation.PUT, 8)
     both = StandIn("both", lambda: 1.0, operations=frozenset({Operation.GET, Operation.PUT}))
