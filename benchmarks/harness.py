@@ -4,7 +4,7 @@ Figures are medians with the 99th percentile, the minimum and the number of roun
 compared take turns within each round, so that a busy machine slows all of them. To compare two
 checkouts, each with its extension modules built in place, run a benchmark of both by turns:
 
-    python benchmarks/harness.py ab PATH_A PATH_B [--rounds N] -- doors.py --sizes 8,1MiB
+    python benchmarks/harness.py ab PATH_A PATH_B [--rounds N] -- tcp.py --sizes 1KiB,1MiB
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calls between two engines: what they should cost, what they do here, and what others cost.
+"""Calls between two engines: what they should cost, and what they do here.
 
     python benchmarks/rpc.py [--only null,bulk] [--json FILE] [--small] [--interface eth0]
 
@@ -18,14 +18,12 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
 from typing import Any
 
 import harness
 import numpy as np
-import rpc_peers
 from rpc_engines import (
     INTERFACE,
     MIB,
@@ -39,9 +37,10 @@ from rpc_engines import (
     repeated,
     usage,
 )
-from rpc_peers import UnavailableError
 from targets import PAUSE, US, Parts, Rows, Verdict, at_most, choose, report
 
+from proxystore_hpc.bench.contestant import Operation, UnavailableError
+from proxystore_hpc.bench.limits.perftest import Perftest, find_program
 from proxystore_hpc.rpc import BoundCall
 from proxystore_hpc.ucx_runtime import load
 
@@ -401,15 +400,17 @@ def perftest(scale: Scale) -> Rows:
             native = two.cpp_handler()
             ours, python, theirs = [], [], []
             try:
-                reference = rpc_peers.Perftest(tls, interface if tls == "tcp" else "")
-                for _ in range(scale.rounds):
-                    # One at a time: two that spin would share the cores. Whoever met another
-                    # spinner sleeps instead for a moment.
-                    time.sleep(0.05)
-                    two.probe(scale.batch)
-                    ours.append(two.in_cpp(10 * scale.batch).time())
-                    python.append(repeated(native, scale).time())
-                    theirs.append(reference.round_trip(scale.perftest))
+                reference = Perftest(tls, tls, interface if tls == "tcp" else "")
+                _, whose = find_program()
+                with reference.open(Operation.CALL, 8) as ping_pong:
+                    for _ in range(scale.rounds):
+                        # One at a time: two that spin would share the cores. Whoever met another
+                        # spinner sleeps instead for a moment.
+                        time.sleep(0.05)
+                        two.probe(scale.batch)
+                        ours.append(two.in_cpp(10 * scale.batch).time())
+                        python.append(repeated(native, scale).time())
+                        theirs.append(ping_pong())
             except (UnavailableError, OSError) as error:
                 yield Verdict(what, "", "-", None, str(error))
                 continue
@@ -422,37 +423,8 @@ def perftest(scale: Scale) -> Rows:
             None,
             f"of {harness.duration(cpp)}, UCX takes {harness.duration(base)} ({lane}); "
             f"the caller's Python adds {harness.duration(max(0.0, whole - cpp))}; "
-            f"UCX {'.'.join(map(str, load().version))} here, ucx_perftest {reference.whose}",
+            f"UCX {'.'.join(map(str, load().version))} here, ucx_perftest {whose}",
         )
-
-
-def others(scale: Scale) -> Rows:
-    """Echoes by others, in turns with ours, all with handlers in Python."""
-    with ExitStack() as stack:
-        echoes, missing = rpc_peers.open_all(stack)
-        for name, why in missing.items():
-            yield Verdict(f"echo by {name}, for comparison", "", "-", None, why)
-        for transport in ("shm", "tcp"):
-            two = stack.enter_context(pair(transport))
-            echoes[f"ours, {transport}"] = two.call("raw echo", "raw")
-        # Some after each other: what others do meanwhile would let ours go to sleep.
-        for nbytes, loops in ((8, max(1, scale.batch // 4)), (MIB, 4)):
-            data = harness.pattern(nbytes).tobytes()
-            for name, function in echoes.items():
-                assert bytes(function(data)) == data, f"{name} gave other bytes"
-            figures = harness.interleaved(
-                {
-                    name: harness.Action(partial(function, data), loops=loops)
-                    for name, function in echoes.items()
-                },
-                seconds=2 * scale.seconds,
-            )
-            for name in sorted(figures, key=lambda name: figures[name].median):
-                times = harness.ratio(figures, name, "ours, shm")
-                detail = (
-                    f"{times:.1f}x ours over shm; min {harness.duration(figures[name].minimum)}"
-                )
-                yield figure(f"echo of {harness.size(nbytes)} by {name}", figures[name], detail)
 
 
 PARTS: Parts = {
@@ -465,7 +437,6 @@ PARTS: Parts = {
     "bound": bound,
     "endurance": endurance,
     "perftest": perftest,
-    "others": others,
 }
 
 

@@ -33,7 +33,6 @@ class Scale:
     pipelined: int = 20_000
     large: int = 64 * MIB
     total: int = 10_000_000
-    perftest: int = 100_000
     rounds: int = 5
 
 
@@ -43,7 +42,6 @@ SMALL = Scale(
     pipelined=500,
     large=2 * MIB,
     total=5_000,
-    perftest=1_000,
     rounds=1,
 )
 

@@ -14,11 +14,8 @@ import argparse
 import ctypes
 import os
 import pickle
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,13 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import doors
 import harness
 import numpy as np
 import proxy as proxy_benchmark
-from doors import DOORS, check_doors, key_of, resolve
 
-from proxystore_hpc import Store
+from proxystore_hpc import Store, get_factory
+from proxystore_hpc.bench.ours.ways import INTERFACE, Way, check_doors, ways
 from proxystore_hpc.exceptions import DoorUnavailableError, ProxyStoreHpcError
 
 US = 1e-6
@@ -168,18 +164,53 @@ class FreshArrays:
         self.store.evict_batch(self.keys)
 
 
+def way_of(door: str) -> Way:
+    """That of the suite: one door alone."""
+    interface = os.environ.get(INTERFACE, "")
+    if interface and door == "ucx-tcp":
+        door = f"ucx-{interface}"
+    (found,) = (way for way in ways() if way.name == door)
+    return found
+
+
+def key_of(pickled: bytes) -> Any:
+    factory: Any = get_factory(pickle.loads(pickled))
+    return factory.key
+
+
+def resolve(pickled: bytes) -> Callable[[], Any]:
+    """A function that resolves a proxy as it arrived from elsewhere."""
+
+    def run() -> Any:
+        proxy = pickle.loads(pickled)
+        assert proxy.shape
+        return proxy
+
+    return run
+
+
 @contextmanager
 def pair(door: str, capacity: int) -> Iterator[tuple[Store, harness.Companion]]:
     """A reading store here and an owner elsewhere, with one door between them."""
     with (
-        DOORS[door].open_store(capacity, register=True) as store,
+        way_of(door).open_store(capacity, register=True) as store,
         harness.Companion("targets:Owner", door=door, capacity=capacity) as owner,
     ):
         yield store, owner
 
 
-class Owner(doors.Owner):
-    """Role: as in `doors`, and can be kept from running Python."""
+class Owner:
+    """Role: holds objects, and can be kept from running Python."""
+
+    def __init__(self, door: str, capacity: int) -> None:
+        self.store = way_of(door).open_store(capacity)
+
+    def put(self, nbytes: int) -> bytes:
+        proxy = self.store.proxy(harness.pattern(nbytes), populate_target=False)
+        return pickle.dumps(proxy)
+
+    def close(self) -> None:
+        self.store.close()
 
     def put_many(self, count: int) -> None:
         self.many = [self.store.put(np.arange(100.0) + i) for i in range(count)]
@@ -199,7 +230,7 @@ def same_node(scale: Scale) -> Rows:
             {"1 MiB": resolve(small), "huge": resolve(huge)}, seconds=scale.seconds, warm_up=20
         )
         assert np.array_equal(store.get(key_of(huge)), harness.pattern(scale.huge))
-        check_doors(store, DOORS["shm"], key_of(huge))
+        check_doors(store, way_of("shm"), key_of(huge))
         yield at_most("resolve of 1 MiB on the same node, mapped", 50 * US, figures["1 MiB"])
         name = harness.size(scale.huge)
         yield at_most(f"resolve of {name} on the same node, mapped", 50 * US, figures["huge"])
@@ -211,11 +242,11 @@ def same_node(scale: Scale) -> Rows:
         key, readers = key_of(huge), list[Store]()
 
         def greet() -> None:
-            readers.append(DOORS["shm"].open_store(64 << 20))
+            readers.append(way_of("shm").open_store(64 << 20))
             assert readers[0].exists(key)
 
         def part(_: object) -> None:
-            check_doors(readers[0], DOORS["shm"], key)
+            check_doors(readers[0], way_of("shm"), key)
             readers.pop().close()
 
         action = harness.Action(lambda: readers[0].get_or_raise(key), greet, part)
@@ -239,7 +270,8 @@ def ucx(scale: Scale) -> Rows:
                     seconds=scale.seconds,
                 )
             assert np.array_equal(store.get(key), harness.pattern(nbytes))
-            lanes = check_doors(store, DOORS[name], key)
+            check_doors(store, way_of(name), key)
+            lanes = store._instance.channels(key.packed)["ucx"]["lanes"]
         verdict = at_least(
             f"get of {harness.size(nbytes)} by {name}, of the speed of a {reference[0]}",
             limit,
@@ -264,11 +296,10 @@ def latency(scale: Scale) -> Rows:
                 seconds=scale.seconds,
             )
         assert np.array_equal(store.get(key), harness.pattern(1024))
-        check_doors(store, DOORS["ucx-shm"], key)
+        check_doors(store, way_of("ucx-shm"), key)
     yield at_most("get of 1 KiB by ucx-shm, one after the other", 15 * US, spinning)
     yield at_most("get of 1 KiB by ucx-shm, from sleep", 80 * US, asleep["get"])
     yield from floors(scale, asleep["socket"])
-    yield from redis(scale)
 
 
 def floors(scale: Scale, through_socket: harness.Stats) -> Rows:
@@ -279,55 +310,9 @@ def floors(scale: Scale, through_socket: harness.Stats) -> Rows:
         key = key_of(owner.call("put", 1024))
         get = harness.Action(partial(store.get_or_raise, key), PAUSE)
         alone = harness.timed(get, seconds=scale.seconds)
-        check_doors(store, DOORS["shm"], key)
+        check_doors(store, way_of("shm"), key)
     what = "get of 1 KiB by shm from sleep: nobody else wakes up"
     yield Verdict(what, "", harness.duration(alone.median), None)
-
-
-def redis(scale: Scale) -> Rows:
-    """The same get with ProxyStore and Redis, if both are there."""
-    what = "ProxyStore with Redis: get of 1 KiB, for comparison"
-    server = shutil.which("redis-server")
-    try:
-        from proxystore.connectors.redis import RedisConnector
-        from proxystore.store import Store as ReferenceStore
-    except ImportError as error:
-        yield Verdict(what, "", "-", None, f"pip install redis proxystore ({error})")
-        return
-    if server is None:
-        yield Verdict(what, "", "-", None, "apt-get install redis-server")
-        return
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [server, "--port", str(port), "--save", "", "--dir", scratch]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            wait_for_port(port)
-            connector = RedisConnector("127.0.0.1", port)
-            with ReferenceStore("r", connector, cache_size=0) as store:
-                key = store.put(harness.pattern(1024))
-                get = partial(store.get, key)
-                stats = harness.timed(get, seconds=scale.seconds)
-                asleep = harness.timed(harness.Action(get, PAUSE), seconds=scale.seconds)
-        finally:
-            process.terminate()
-            process.wait()
-    detail = f"from sleep {harness.duration(asleep.median)}"
-    yield Verdict(what, "", harness.duration(stats.median), None, detail)
-
-
-def wait_for_port(port: int) -> None:
-    end = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
-        else:
-            return
 
 
 def importing(scale: Scale) -> Rows:
@@ -435,7 +420,7 @@ def busy_owner(scale: Scale) -> Rows:
                 assert let_go > ended, "the owner let the GIL go before the last get"
                 quiet += harness.timed(get, seconds=share, most=500).samples
                 assert np.array_equal(store.get(key), harness.pattern(scale.large))
-                check_doors(store, DOORS[door], key)
+                check_doors(store, way_of(door), key)
         except DoorUnavailableError as error:
             yield Verdict(what, "<= 2x", "-", None, str(error))
             continue
@@ -505,7 +490,7 @@ def main() -> int:
     parser.add_argument("--interface", help="network interface for UCX over TCP")
     options = parser.parse_args()
     if options.interface is not None:
-        os.environ[doors.INTERFACE] = options.interface
+        os.environ[INTERFACE] = options.interface
     parts = choose(parser, options.only, PARTS)
     run = harness.Run("targets")
     run.header()

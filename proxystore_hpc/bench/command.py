@@ -18,10 +18,10 @@ from proxystore_hpc.bench.clock import clock_figures
 from proxystore_hpc.bench.contestant import Contestant, Kind
 from proxystore_hpc.bench.job import ranks_of_this_job
 from proxystore_hpc.bench.machine import describe_machine, environment_that_matters
-from proxystore_hpc.bench.record import Record
+from proxystore_hpc.bench.record import Absence, Entrant, Record
 from proxystore_hpc.bench.report import render
 from proxystore_hpc.bench.runner import Match, Runner
-from proxystore_hpc.bench.text import size
+from proxystore_hpc.bench.text import rough, size
 from proxystore_hpc.exceptions import InvalidArgumentError
 
 __all__ = ["Options", "run", "run_alone"]
@@ -104,6 +104,7 @@ def run_alone(
     wanted = {match.operation for match in matches}
     able = suite.chosen(suite.contestants(options.peers, leader), options.contestants)
     entrants = [contestant for contestant in able if contestant.operations & wanted]
+    slow = suite.too_slow(tier, entrants, options.peers, options.contestants)
     record = Record(
         command=["proxystore-hpc", *sys.argv[1:]],
         machine={**describe_machine(), **({"mpi": mpi, "ranks": ranks} if leader else {})},
@@ -120,14 +121,19 @@ def run_alone(
         _write(record, options)
         os._exit(_STUCK)
 
-    runner = Runner(entrants, pace, record, note, stuck)
+    runner = Runner([e for e in entrants if e not in slow], pace, record, note, stuck)
     runner.check()
+    for contestant in slow:
+        record.entrants.append(Entrant(contestant.name, contestant.kind, contestant.about))
+        why = f"starts slowly: left out of --{options.tier} unless --peers names it"
+        record.absences.append(Absence(contestant.name, why))
     if options.list:
         _list(record, entrants, tell)
         return 0
     _measure(runner, matches, tier.budget, note)
     for line in table.table(record):
         tell(line)
+    _tell_time(record, tell)
     _tell_absences(record, tell)
     if before is not None:
         for line in compare.lines(compare.changes(before, record)):
@@ -181,10 +187,13 @@ def _measure_each(
             what += f" {size(match.nbytes)}"
         passed = time.perf_counter() - began
         if passed > budget:
-            note(f"left out after {passed:.0f} s: {what}")
+            note(f"left out after {rough(passed)}: {what}")
             continue
-        note(f"[{done}/{len(matches)}, {passed:.0f} s] {what}")
+        left = sum(map(runner.expected, matches[done - 1 :]))
+        left = min(left, max(budget - passed, runner.expected(match)))
+        note(f"[{done}/{len(matches)}, {rough(passed)}, about {rough(left)} left] {what}")
         runner.run(match)
+        runner.rest(matches[done] if done < len(matches) else None)
 
 
 def _list(record: Record, entrants: Sequence[Contestant], tell: Callable[[str], object]) -> None:
@@ -196,6 +205,17 @@ def _list(record: Record, entrants: Sequence[Contestant], tell: Callable[[str], 
                 why = missing.get(contestant.name)
                 state = "no " if why else "yes"
                 tell(f"  {state} {contestant.name:22} {why or contestant.about}")
+
+
+def _tell_time(record: Record, tell: Callable[[str], object]) -> None:
+    turns = sum(entrant.turns_s for entrant in record.entrants)
+    opening = sum(entrant.opening_s for entrant in record.entrants)
+    slowest = sorted(record.entrants, key=lambda each: -each.opening_s)[:3]
+    most = ", ".join(f"{each.name} {rough(each.opening_s)}" for each in slowest)
+    tell(
+        f"\nit took {rough(record.seconds)}: {rough(turns)} for turns, {rough(opening)} for "
+        f"opening and closing, of which {most}"
+    )
 
 
 def _tell_absences(record: Record, tell: Callable[[str], object]) -> None:

@@ -100,7 +100,11 @@ class UnavailableError(Exception):
 
 
 class Contestant(Protocol):
-    """One line of a plot."""
+    """One line of a plot.
+
+    It may also have `rest()`, which ends what it keeps from one comparison to the next and is
+    called before one that it has no part in, and `close()`, which does so for good.
+    """
 
     @property
     def name(self) -> str:

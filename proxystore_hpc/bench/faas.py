@@ -173,6 +173,8 @@ def _contestants() -> Iterator[Peer]:
                 # Pickles inside of Dask's and Parsl's messages.
                 most=None if proxied else 1 << 30,
                 kind=Kind.OURS if proxied else Kind.PEER,
+                slow=executor != "pool",
+                reach=("node", "fabric") if proxied else (),
             )
 
 

@@ -81,6 +81,8 @@ class Entrant:
         versions: Of what it is made of.
         limits: Names of the limits that it is held against, by operation.
         reach: How far it leads: some of `"node"`, `"fabric"` and `"outside"`.
+        opening_s: Seconds that it took to be opened and closed, in all comparisons together.
+        turns_s: Seconds that its turns took.
     """
 
     name: str
@@ -89,6 +91,8 @@ class Entrant:
     versions: dict[str, str] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
     reach: list[str] = field(default_factory=list)
+    opening_s: float = 0.0
+    turns_s: float = 0.0
 
 
 @dataclass

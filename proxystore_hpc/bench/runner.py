@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 from proxystore_hpc.bench.contestant import Burst, Contestant, Kind, Operation, UnavailableError
 from proxystore_hpc.bench.contestant import limit_of as limit_name
-from proxystore_hpc.bench.deadline import deadline
+from proxystore_hpc.bench.deadline import TooSlowError, deadline
+from proxystore_hpc.bench.forecast import Forecast
 from proxystore_hpc.bench.machine import available_memory
 from proxystore_hpc.bench.record import Absence, Comparison, Entrant, Record, Series
 
@@ -18,6 +20,8 @@ __all__ = ["Match", "Pace", "Runner"]
 
 COPIES = 5
 """How many times its bytes a contestant may hold: what it sends, receives, keeps and verifies."""
+_HANGS = 2
+"""Comparisons in which a contestant may hang before it is left out of the further ones."""
 _SEED = 7
 
 
@@ -57,7 +61,9 @@ class _Turn:
     burst: Burst
     stack: ExitStack
     series: Series
+    opening: float
     used: float = 0.0
+    turns: float = 0.0
 
 
 @dataclass
@@ -80,7 +86,12 @@ class Runner:
     stuck: Callable[[str], object] | None = None
     memory: Callable[[], int] = available_memory
     _ready: list[Contestant] = field(default_factory=list)
+    _hangs: Counter[str] = field(default_factory=Counter)
+    _forecast: Forecast = field(init=False)
     _order: random.Random = field(default_factory=lambda: random.Random(_SEED))
+
+    def __post_init__(self) -> None:
+        self._forecast = Forecast(self.pace.seconds, self.pace.fewest + self.pace.warm_up)
 
     def check(self) -> None:
         """Asks all who they are and whether they can take part."""
@@ -104,32 +115,66 @@ class Runner:
     def run(self, match: Match) -> Comparison:
         """One comparison; who cannot take part is noted with the reason."""
         comparison = Comparison(match.group, match.operation, match.nbytes)
-        able = []
         for contestant in self._ready:
-            if match.operation not in contestant.operations:
-                continue
-            if contestant.most is not None and match.nbytes > contestant.most:
-                self._absent(contestant, match, f"takes at most {contestant.most} bytes")
-            else:
-                able.append(contestant)
+            if match.operation in contestant.operations:
+                why = self._left_out(contestant, match)
+                if why is not None:
+                    self._absent(contestant, match, why)
         first_round = 0
-        for heat in _heats(able, match, self.memory()):
+        heats = _heats(self._able(match), match, self.memory())
+        for heat in heats:
             first_round = self._heat(match, heat, comparison, first_round)
+            if len(heats) > 1:  # what it keeps would take the next one's memory
+                self._end_all(heat, "rest")
         if comparison.series:
             self.record.comparisons.append(comparison)
         return comparison
 
+    def expected(self, match: Match) -> float:
+        """Seconds that a comparison will take: a guess at first, then by what others took."""
+        names = [contestant.name for contestant in self._able(match)]
+        return self._forecast.expected(names, match.operation, match.nbytes)
+
+    def rest(self, following: Match | None) -> None:
+        """Ends what contestants keep who have no part in the match that follows.
+
+        Idle clusters take their share of the processors, and the others would have to bear it.
+        """
+        able = [] if following is None else self._able(following)
+        self._end_all([each for each in self._ready if each not in able], "rest")
+
     def close(self) -> None:
         """Ends what contestants keep between matches, where they have a `close`."""
-        for contestant in self._ready:
-            close = getattr(contestant, "close", None)
-            if close is not None:
-                try:
-                    with self._deadline(f"{contestant.name} being closed"):
-                        close()
-                except Exception as error:
-                    self.note(f"{contestant.name}: {_reason(error)}")
+        self._end_all(self._ready, "close")
         self._ready.clear()
+
+    def _end_all(self, contestants: Iterable[Contestant], method: str) -> None:
+        for contestant in contestants:
+            end = getattr(contestant, method, None)
+            if end is None:
+                continue
+            began = time.perf_counter()
+            try:
+                with self._deadline(f"{contestant.name} being closed"):
+                    end()
+            except Exception as error:
+                self.note(f"{contestant.name}: {_reason(error)}")
+            self.record.entrant(contestant.name).opening_s += time.perf_counter() - began
+
+    def _able(self, match: Match) -> list[Contestant]:
+        return [
+            contestant
+            for contestant in self._ready
+            if match.operation in contestant.operations
+            and self._left_out(contestant, match) is None
+        ]
+
+    def _left_out(self, contestant: Contestant, match: Match) -> str | None:
+        if contestant.most is not None and match.nbytes > contestant.most:
+            return f"takes at most {contestant.most} bytes"
+        if self._hangs[contestant.name] >= _HANGS:
+            return f"left out since it hung in {_HANGS} comparisons"
+        return None
 
     def _deadline(self, what: str) -> AbstractContextManager[None]:
         return deadline(self.pace.patience, what, self.stuck)
@@ -166,14 +211,16 @@ class Runner:
         return first_round + self.pace.most
 
     def _open(self, match: Match, contestant: Contestant, turns: list[_Turn]) -> None:
-        stack = ExitStack()
+        stack, began = ExitStack(), time.perf_counter()
         try:
             with self._deadline(f"{contestant.name} being opened"):
                 burst = stack.enter_context(contestant.open(match.operation, match.nbytes))
         except Exception as error:
-            self._absent(contestant, match, _reason(error))
+            self._failed(contestant, match, error)
+            self._took(contestant, match, time.perf_counter() - began, 0.0)
         else:
-            turns.append(_Turn(contestant, burst, stack, Series(contestant.name)))
+            opening = time.perf_counter() - began
+            turns.append(_Turn(contestant, burst, stack, Series(contestant.name), opening))
 
     def _round(
         self, match: Match, turns: list[_Turn], round_: int | None, playing: Sequence[_Turn] = ()
@@ -183,12 +230,15 @@ class Runner:
             try:
                 sample = self._burst(turn)
             except Exception as error:
-                self._absent(turn.contestant, match, _reason(error))
+                turn.turns += time.perf_counter() - began
+                self._failed(turn.contestant, match, error)
                 turns.remove(turn)
                 self._end(match, turn)
             else:
+                taken = time.perf_counter() - began
+                turn.turns += taken
                 if round_ is not None:
-                    turn.used += time.perf_counter() - began
+                    turn.used += taken
                     turn.series.rounds.append(round_)
                     turn.series.samples.append(sample)
 
@@ -200,11 +250,24 @@ class Runner:
         return sample
 
     def _end(self, match: Match, turn: _Turn) -> None:
+        began = time.perf_counter()
         try:
             with self._deadline(f"{turn.contestant.name} being closed"):
                 turn.stack.close()
         except Exception as error:
             self.note(f"{turn.contestant.name} {match.operation.value}: {_reason(error)}")
+        opening = turn.opening + time.perf_counter() - began
+        self._took(turn.contestant, match, opening, turn.turns)
+
+    def _took(self, contestant: Contestant, match: Match, opening_s: float, turns_s: float) -> None:
+        entrant = self.record.entrant(contestant.name)
+        entrant.opening_s += opening_s
+        entrant.turns_s += turns_s
+        self._forecast.learn(contestant.name, match.operation, match.nbytes, opening_s, turns_s)
+
+    def _failed(self, contestant: Contestant, match: Match, error: Exception) -> None:
+        self._hangs[contestant.name] += isinstance(error, TooSlowError)
+        self._absent(contestant, match, _reason(error))
 
     def _absent(self, contestant: Contestant, match: Match, reason: str) -> None:
         self.record.absences.append(
@@ -214,14 +277,25 @@ class Runner:
 
 
 def _heats(able: Sequence[Contestant], match: Match, memory: int) -> list[list[Contestant]]:
-    """Splits who does not fit into memory together. Limits go with whoever is held against them."""
+    """Splits who does not fit into memory together.
+
+    Limits go with whoever is held against them, and the first of ours that leads to another process
+    with peers, so that nobody lacks what it is compared with.
+    """
     limits = {each.name: each for each in able if each.kind is Kind.LIMIT}
+    reference = [
+        each for each in able if each.kind is Kind.OURS and "node" in getattr(each, "reach", ())
+    ][:1]
     others = [each for each in able if each.kind is not Kind.LIMIT]
     room = max(2, int(memory / 2 / (COPIES * match.nbytes + 1)))
     heats: list[list[Contestant]] = []
     for contestant in others:
         name = limit_name(contestant, match.operation)
         needed = [limits[name]] if name in limits else []
+        if contestant.kind is Kind.PEER:
+            needed += reference
+        if heats and contestant in heats[-1]:  # as the reference of a peer before it
+            continue
         if heats:
             missing = [each for each in needed if each not in heats[-1]]
             if len(heats[-1]) + len(missing) < room:

@@ -11,7 +11,7 @@ from proxystore_hpc.bench.contestant import Contestant, Operation, limit_of
 from proxystore_hpc.bench.runner import Match, Pace
 from proxystore_hpc.exceptions import InvalidArgumentError
 
-__all__ = ["GROUPS", "PACES", "Tier", "chosen", "contestants", "matches"]
+__all__ = ["GROUPS", "PACES", "Tier", "chosen", "contestants", "matches", "too_slow"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Tier:
         groups: What is run unless groups are named.
         left_out: Operations that are not run.
         budget: Seconds after which no comparison is begun.
+        patient: Whether those take part who take many seconds to start.
     """
 
     pace: Pace
@@ -33,6 +34,7 @@ class Tier:
     groups: tuple[str, ...]
     left_out: frozenset[Operation] = frozenset()
     budget: float = math.inf
+    patient: bool = True
 
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -82,12 +84,14 @@ PACES: dict[str, Tier] = {
         ("doors",),
         frozenset({Operation.PUT, Operation.PUT_THERE}),
         budget=80.0,
+        patient=False,
     ),
     "default": Tier(
         Pace(),
-        (8, KIB, 64 * KIB, MIB, 16 * MIB, 128 * MIB),
+        (8, KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB),
         (KIB, MIB, 64 * MIB),
         _EVERYTHING,
+        budget=45 * 60.0,
     ),
     "full": Tier(
         Pace(seconds=2.0, fewest=7, most=400),
@@ -142,6 +146,7 @@ def contestants(chosen_peers: str = "all", leader: Any = None) -> list[Contestan
     Raises:
         InvalidArgumentError: There is no such peer.
     """
+    from proxystore_hpc.bench import faas
     from proxystore_hpc.bench.limits import limits
     from proxystore_hpc.bench.ours import ours
     from proxystore_hpc.bench.peers import peers
@@ -149,7 +154,7 @@ def contestants(chosen_peers: str = "all", leader: Any = None) -> list[Contestan
     found = [*limits(), *ours(leader)]
     if chosen_peers == "none":
         return found
-    offered = {peer.name: peer for peer in peers()}
+    offered = {peer.name: peer for peer in (*peers(), *faas.CONTESTANTS)}
     if chosen_peers == "all":
         return [*found, *offered.values()]
     for name in chosen_peers.split(","):
@@ -159,6 +164,18 @@ def contestants(chosen_peers: str = "all", leader: Any = None) -> list[Contestan
             )
         found.append(offered[name])
     return found
+
+
+def too_slow(
+    tier: Tier, offered: Sequence[Contestant], chosen_peers: str, names: Sequence[str]
+) -> list[Contestant]:
+    """Whom the tier has no time for; nobody who was named."""
+    named = {*chosen_peers.split(","), *names}
+    return [
+        contestant
+        for contestant in offered
+        if getattr(contestant, "slow", False) and not tier.patient and contestant.name not in named
+    ]
 
 
 def chosen(offered: Sequence[Contestant], names: Sequence[str]) -> list[Contestant]:

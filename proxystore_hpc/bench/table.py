@@ -35,7 +35,12 @@ def times(ratio: Interval | None) -> str:
     """A ratio and its interval."""
     if ratio is None:
         return ""
-    return f"{ratio.value:.3g}x ({ratio.low:.3g} to {ratio.high:.3g})"
+    value, low, high = map(_digits, (ratio.value, ratio.low, ratio.high))
+    return f"{value}x ({low} to {high})"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def rows(record: Record, comparison: Comparison) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "size"]
+__all__ = ["duration", "rough", "size"]
 
 
 def duration(seconds: float | None) -> str:
@@ -14,6 +14,14 @@ def duration(seconds: float | None) -> str:
         if value < 999.5:
             return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f} {unit}"
     return f"{seconds:.2f} s"
+
+
+def rough(seconds: float) -> str:
+    """For what takes long: seconds, minutes, or hours and minutes."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def size(nbytes: int) -> str:

@@ -43,6 +43,8 @@ def test_a_run_leaves_a_table_json_and_a_page(tmp_path):
     done = bench(*quick, "--json", old)
     assert "doors: exchange of 8 B" in done.stdout
     assert "[4/4" in done.stderr
+    assert done.stderr.count(" left] doors") == 4
+    assert "for opening and closing, of which" in done.stdout
     record = Record.load(old)
     assert record.finished
     assert record.machine["cores"] >= 1
@@ -112,6 +114,46 @@ def test_where_nothing_can_be_written_nothing_is_measured(tmp_path):
     done = bench("--quick", *FEW, "--json", tmp_path / "no" / "such.json", status=2)
     assert "nothing can be written" in done.stderr
     assert "[1/" not in done.stderr
+
+
+def support_run(*arguments: object):
+    return subprocess.run(
+        [sys.executable, "-m", "support.benching", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def test_who_has_become_slower_is_told(tmp_path):
+    old, page = tmp_path / "old.json", tmp_path / "page.html"
+    arguments = ["--quick", "--only", "doors/put", "--sizes", "64KiB", "--seconds", "0.3"]
+    arguments += ["--peers", "none", "--contestants", "self,shm"]
+    bench(*arguments, "--json", old)
+    done = support_run("slowed", 5, "shm", *arguments, "--compare", old, "--html", page)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line.split()[:2] for line in done.stdout.splitlines() if "x the time" in line]
+    assert ["SLOWER", "shm"] in told
+    assert ["SLOWER", "self"] not in told
+    assert "What changed" in page.read_text("utf-8")
+
+
+def test_what_hangs_where_no_signal_reaches_it_ends_the_run_with_what_there_is(tmp_path):
+    output, page = tmp_path / "part.json", tmp_path / "part.html"
+    arguments = ["--only", "doors/get", "--sizes", "1KiB,64KiB", "--seconds", "0"]
+    arguments += ["--peers", "none", "--contestants", "self,deaf"]
+    done = support_run("hanging", *arguments, "--json", output, "--html", page)
+    assert done.returncode == 70, done.stdout + done.stderr
+    assert "a burst of deaf did not end within 1 s and cannot be interrupted" in done.stderr
+    record = Record.load(output)
+    assert not record.finished
+    (comparison,) = record.comparisons
+    assert comparison.nbytes == 1024
+    assert {"self", "deaf"} <= {series.contestant for series in comparison.series}
+    assert "This run was not finished" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

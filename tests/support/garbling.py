@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from multiprocessing.connection import Client, Listener
 from typing import Any
@@ -63,6 +64,11 @@ class Messages(Side):
             self.pipe.close()
 
 
+def endlessly() -> None:
+    while True:
+        pass
+
+
 def garbled(data: Any, how: str) -> Any:
     data = data.copy()
     if how == "flipped":
@@ -72,3 +78,27 @@ def garbled(data: Any, how: str) -> Any:
     elif how == "cut":
         data = data[:-1]
     return data
+
+
+class Counting:
+    """Role of something that is kept: what it was told, and bursts that can be told to fail."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def prepare(self, nbytes: int) -> None:
+        self.told.append(f"prepare {nbytes}")
+
+    def rest(self) -> None:
+        self.told.append("rest")
+
+    def history(self) -> list[str]:
+        return self.told
+
+    def spin(self) -> int:
+        threading.Thread(target=endlessly, daemon=True).start()
+        return os.getpid()
+
+    def measure(self, operation: str, nbytes: int, times: int) -> tuple[float, str]:
+        self.told.append("measure")
+        return 1.0, "garbled" if nbytes == 13 else ""

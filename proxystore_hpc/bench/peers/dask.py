@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
-from proxystore_hpc.bench.contestant import Burst, Operation
+from proxystore_hpc.bench.contestant import Operation
+from proxystore_hpc.bench.peers.kept import Companions, Kept
 from proxystore_hpc.bench.peers.peer import Peer
-from proxystore_hpc.bench.peers.sides import Side, stored
+from proxystore_hpc.bench.peers.sides import Side, pair, storing
 
 __all__ = ["CONTESTANTS", "DaskSide"]
 
@@ -69,23 +69,22 @@ class DaskSide(Side):
             self.cluster.close()
 
 
-@contextmanager
-def opener(operation: Operation, nbytes: int) -> Iterator[Burst]:
+def start(stack: ExitStack, most: int) -> Companions:
     """A cluster with one worker, and two clients."""
-    with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        stored(f"{__name__}:DaskSide", operation, nbytes, folder=folder) as burst,
-    ):
-        yield burst
+    folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+    return stack.enter_context(pair(f"{__name__}:DaskSide", most, folder=folder))
 
 
+KEPT = Kept(start, storing)
 CONTESTANTS = (
     Peer(
         "dask",
         "Dask distributed: an array scattered to a worker by one client and gathered by another, "
         "directly, over TCP on loopback",
         frozenset({Operation.EXCHANGE, Operation.PUT, Operation.GET}),
-        opener,
+        KEPT.open,
         {"distributed": "distributed"},
+        kept=KEPT,
+        slow=True,
     ),
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
-from proxystore_hpc.bench.contestant import Burst, Operation
+from proxystore_hpc.bench.contestant import Operation
 from proxystore_hpc.bench.data import pattern
 from proxystore_hpc.bench.peers.job import Job, connect
+from proxystore_hpc.bench.peers.kept import Companions, Kept
 from proxystore_hpc.bench.peers.peer import Peer, required_program
-from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measured, part_of, times_of
+from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measuring, part_of, times_of
+from proxystore_hpc.bench.peers.suspension import Suspension
 
 __all__ = ["CONTESTANTS", "Reader"]
 
@@ -25,7 +26,10 @@ PATIENCE = 60.0
 class Reader:
     """Role: a dictionary, and a process that puts into it."""
 
-    def __init__(self, nbytes: int) -> None:
+    owner: Any = None
+
+    def prepare(self, nbytes: int) -> None:
+        """Starts both for this size."""
         from dragon.data.ddict import DDict
 
         self.dictionary: Any = DDict(1, 1, ROOM + 4 * nbytes * times_of(nbytes))
@@ -51,11 +55,15 @@ class Reader:
         get_s /= times
         return part_of(operation, put_s, get_s), complaint
 
-    def close(self) -> None:
+    def rest(self) -> None:
         """Ends both."""
-        self.orders.put(0)
-        self.owner.join()
-        self.dictionary.destroy()
+        if self.owner is not None:
+            self.orders.put(0)
+            self.owner.join()
+            self.dictionary.destroy()
+            self.owner = None
+
+    close = rest
 
 
 def own(dictionary: Any, nbytes: int, orders: Any, done: Any) -> None:
@@ -68,13 +76,10 @@ def own(dictionary: Any, nbytes: int, orders: Any, done: Any) -> None:
         done.put((time.perf_counter() - began) / times)
 
 
-@contextmanager
-def opener(operation: Operation, nbytes: int) -> Iterator[Burst]:
+def start(stack: ExitStack, most: int) -> Companions:
     """A runtime of one node."""
     command = [required_program("dragon", ADVICE), "--single-node-override"]
-    job = Job(command, __name__, f"{__name__}:Reader", nbytes=nbytes)
-    with measured(job, operation, nbytes) as burst:
-        yield burst
+    return (stack.enter_context(Job(command, __name__, f"{__name__}:Reader")),)
 
 
 def main(path: str, role: str) -> None:
@@ -85,14 +90,18 @@ def main(path: str, role: str) -> None:
     connect(path, role)
 
 
+KEPT = Kept(start, measuring)
 CONTESTANTS = (
     Peer(
         "dragon",
         "Dragon's DDict with one manager, on one node: put by another process, got by the first",
         frozenset({Operation.EXCHANGE, Operation.PUT, Operation.GET}),
-        opener,
+        KEPT.open,
         {"dragon": "dragonhpc"},
         {"dragon": ADVICE},
+        suspension=Suspension(),
+        kept=KEPT,
+        slow=True,
     ),
 )
 

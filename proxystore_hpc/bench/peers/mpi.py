@@ -6,16 +6,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from proxystore_hpc.bench.contestant import Burst, Operation
+from proxystore_hpc.bench.contestant import Operation
 from proxystore_hpc.bench.data import pattern
 from proxystore_hpc.bench.peers.job import Job, connect
+from proxystore_hpc.bench.peers.kept import Companions, Kept
 from proxystore_hpc.bench.peers.peer import Peer, required_program
-from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measured
+from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measuring
 
 __all__ = ["CONTESTANTS", "Rank", "launcher"]
 
@@ -33,6 +33,12 @@ class Rank:
 
         self.comm: Any = MPI.COMM_WORLD
         self.pickled = pickled
+
+    def prepare(self, nbytes: int) -> None:
+        """Nothing depends on the size."""
+
+    def rest(self) -> None:
+        """Nothing is left."""
 
     def measure(self, operation: Operation, nbytes: int, times: int) -> Outcome:
         """Asks it for its array, or to echo this one, some times."""
@@ -112,13 +118,11 @@ def launcher() -> tuple[list[str], dict[str, str]]:
     return command, allowed
 
 
-@contextmanager
-def opener(pickled: bool, operation: Operation, nbytes: int) -> Iterator[Burst]:
+def start(pickled: bool, stack: ExitStack, most: int) -> Companions:
     """A job of two ranks."""
     command, environment = launcher()
     job = Job(command, __name__, f"{__name__}:Rank", environment=environment, pickled=pickled)
-    with measured(job, operation, nbytes) as burst:
-        yield burst
+    return (stack.enter_context(job),)
 
 
 def main(path: str, role: str) -> None:
@@ -133,24 +137,27 @@ def main(path: str, role: str) -> None:
 
 OPERATIONS = frozenset({Operation.EXCHANGE, Operation.ECHO})
 MODULES = {"mpi4py": "mpi4py"}
+PICKLED, BUFFERS = (Kept(partial(start, pickled), measuring) for pickled in (True, False))
 CONTESTANTS = (
     Peer(
         "mpi4py-pickle",
         "mpi4py's send and recv between two ranks, both waiting in MPI: pickled arrays",
         OPERATIONS,
-        partial(opener, True),
+        PICKLED.open,
         MODULES,
         {"mpirun": ADVICE},
+        kept=PICKLED,
     ),
     Peer(
         "mpi4py-buffer",
         "mpi4py's Send and Recv between two ranks, both waiting in MPI: into an array that the "
         "receiver makes, knowing its size",
         OPERATIONS,
-        partial(opener, False),
+        BUFFERS.open,
         MODULES,
         {"mpirun": ADVICE},
         most=(1 << 31) - 1,
+        kept=BUFFERS,
     ),
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -34,7 +35,8 @@ class NixlSide(Side):
         count = times_of(nbytes)
         self.memory = np.zeros((count, nbytes), "u1")
         self.name = f"{'reader' if peer else 'holder'}-{os.getpid()}"
-        # Its progress thread would spin while it is the turn of others.
+        # Its progress thread would spin while it is the turn of others: the holder makes progress
+        # by itself while there is something to be got.
         config = nixl_agent_config(enable_prog_thread=False, backends=[BACKEND])
         self.agent: Any = nixl_agent(self.name, config)
         here = self.memory.ctypes.data
@@ -43,7 +45,11 @@ class NixlSide(Side):
         )
         self.slots = itertools.cycle(range(count))
         self.transfers: list[Any] = []
-        if peer:
+        self.asked, self.ended = threading.Event(), False
+        if not peer:
+            self.thread = threading.Thread(target=self._progress, daemon=True)
+            self.thread.start()
+        else:
             metadata, there = peer
             holder = self.agent.add_remote_agent(metadata)
             for slot in range(count):
@@ -63,6 +69,18 @@ class NixlSide(Side):
         self.memory[slot] = data
         return slot
 
+    def _progress(self) -> None:
+        while self.asked.wait() and not self.ended:
+            self.agent.get_new_notifs()
+
+    def attend(self) -> None:
+        """Makes progress from now on."""
+        self.asked.set()
+
+    def drop(self, ticket: int) -> None:
+        """Ends that."""
+        self.asked.clear()
+
     def get(self, ticket: int) -> Any:
         """The reader's own slot."""
         transfer = self.transfers[ticket]
@@ -79,6 +97,10 @@ class NixlSide(Side):
 
     def close(self) -> None:
         """Ends the agent."""
+        self.ended = True
+        self.asked.set()
+        if not self.peer:
+            self.thread.join()
         for transfer in self.transfers:
             self.agent.release_xfer_handle(transfer)
         self.agent.deregister_memory(self.registered)

@@ -7,13 +7,15 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxystore_hpc.bench.companion import CompanionError
 from proxystore_hpc.bench.contestant import Burst, Kind, Operation, UnavailableError
 from proxystore_hpc.bench.machine import version_of
+from proxystore_hpc.bench.peers.kept import Kept
+from proxystore_hpc.bench.peers.suspension import Suspension
 
 __all__ = ["Peer", "find_program", "required_program"]
 
@@ -33,6 +35,10 @@ class Peer:
             sentence with a blank.
         programs: What must be found; by program, what to do about it.
         most: Bytes of the largest payload.
+        suspension: Stops its processes while others have a turn, if they spin all the time.
+        kept: What stays from one comparison to the next, if anything does.
+        slow: Whether it takes many seconds to start.
+        reach: As `Entrant.reach`, for what has our part in it.
     """
 
     name: str
@@ -43,6 +49,10 @@ class Peer:
     programs: Mapping[str, str] = field(default_factory=dict)
     most: int | None = None
     kind: Kind = Kind.PEER
+    suspension: Suspension | None = None
+    kept: Kept | None = None
+    slow: bool = False
+    reach: tuple[str, ...] = ()
 
     def check(self) -> dict[str, str]:
         """See `Contestant.check`."""
@@ -64,6 +74,8 @@ class Peer:
             raise UnavailableError(f"{self.name} does not do {operation.value}")
         self.check()
         opening = self.opener(operation, nbytes)
+        if self.suspension is not None:
+            opening = _by_turns(opening, self.suspension)
         try:
             burst = opening.__enter__()
         except CompanionError as error:
@@ -75,6 +87,36 @@ class Peer:
                 raise
         else:
             opening.__exit__(None, None, None)
+
+    def rest(self) -> None:
+        """See `Contestant`."""
+        if self.suspension is not None:
+            self.suspension.close()
+        if self.kept is not None:
+            self.kept.close()
+
+    close = rest
+
+
+@contextmanager
+def _by_turns(opening: AbstractContextManager[Burst], suspension: Suspension) -> Iterator[Burst]:
+    """Its processes run while they start, end, or have a burst."""
+    suspension.go_on()
+    with ExitStack() as stack:
+        stack.callback(suspension.stop)
+        with suspension.started():
+            burst = stack.enter_context(opening)
+        stack.callback(suspension.go_on)
+        suspension.stop()
+
+        def turn() -> float:
+            suspension.go_on()
+            try:
+                return burst()
+            finally:
+                suspension.stop()
+
+        yield turn
 
 
 def find_program(name: str) -> str | None:

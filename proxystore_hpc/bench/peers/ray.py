@@ -6,15 +6,15 @@ import logging
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 from proxystore_hpc.bench.companion import Companion
-from proxystore_hpc.bench.contestant import Burst, Operation
+from proxystore_hpc.bench.contestant import Operation
 from proxystore_hpc.bench.data import pattern
+from proxystore_hpc.bench.peers.kept import Companions, Kept
 from proxystore_hpc.bench.peers.peer import Peer
-from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measured, part_of, times_of
+from proxystore_hpc.bench.peers.sides import Outcome, looked_at, measuring, part_of
 
 __all__ = ["CONTESTANTS", "Driver"]
 
@@ -24,7 +24,11 @@ ROOM = 256 << 20
 class Holder:
     """The actor."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self) -> None:
+        self.prepare(0)
+
+    def prepare(self, nbytes: int) -> None:
+        """The array is of this size from now on."""
         self.data = pattern(nbytes)
         self.references: list[Any] = []
 
@@ -48,9 +52,9 @@ class Holder:
 
 
 class Driver:
-    """Role: a cluster of this machine alone with one actor."""
+    """Role: a cluster of this machine alone with one actor, for arrays of at most so many bytes."""
 
-    def __init__(self, nbytes: int, folder: str) -> None:
+    def __init__(self, most: int, folder: str) -> None:
         import ray
 
         self.ray: Any = ray
@@ -61,12 +65,20 @@ class Driver:
             log_to_driver=False,
             logging_level=logging.ERROR,
             # What was dropped goes a little later.
-            object_store_memory=ROOM + 4 * nbytes * times_of(nbytes),
+            object_store_memory=ROOM + 4 * most,
             _temp_dir=folder,
         )
-        self.actor = ray.remote(Holder).remote(nbytes)
-        ray.get(self.actor.drop.remote())
+        self.actor = ray.remote(Holder).remote()
+        self.prepare(0)
+
+    def prepare(self, nbytes: int) -> None:
+        """Payloads are of this size from now on."""
         self.payload = pattern(nbytes).tobytes()
+        self.ray.get(self.actor.prepare.remote(nbytes))
+
+    def rest(self) -> None:
+        """Frees them."""
+        self.prepare(0)
 
     def measure(self, operation: Operation, nbytes: int, times: int) -> Outcome:
         """Puts there and gets here, or calls of the actor."""
@@ -99,30 +111,32 @@ class Driver:
         self.ray.shutdown()
 
 
-@contextmanager
-def opener(operation: Operation, nbytes: int) -> Iterator[Burst]:
+def start(stack: ExitStack, most: int) -> Companions:
     """A cluster."""
     # In the default place, for it makes paths of sockets below, which must be short.
-    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
-        environment = {
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else it makes a file in the home directory
-        }
-        driver = Companion(
-            f"{__name__}:Driver", environment=environment, nbytes=nbytes, folder=folder
-        )
-        with measured(driver, operation, nbytes) as burst:
-            yield burst
+    folder = stack.enter_context(
+        tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True)
+    )
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else it makes a file in the home directory
+    }
+    role = f"{__name__}:Driver"
+    driver = Companion(role, environment=environment, most=most, folder=folder)
+    return (stack.enter_context(driver),)
 
 
+KEPT = Kept(start, measuring)
 CONTESTANTS = (
     Peer(
         "ray",
         "Ray's object store: ray.put in an actor, ray.get in its driver (a view); its echo is a "
         "call of the actor",
         frozenset({Operation.EXCHANGE, Operation.PUT, Operation.GET, Operation.ECHO}),
-        opener,
+        KEPT.open,
         {"ray": "ray"},
+        kept=KEPT,
+        slow=True,
     ),
 )

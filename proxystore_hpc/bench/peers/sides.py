@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -27,8 +27,11 @@ __all__ = [
     "exchange",
     "looked_at",
     "measured",
+    "measuring",
+    "pair",
     "part_of",
     "stored",
+    "storing",
     "times_of",
 ]
 
@@ -58,6 +61,9 @@ class Side:
     def put(self, data: Any) -> Any:
         """Stores an array; returns how to get it."""
         raise NotImplementedError
+
+    def attend(self) -> None:
+        """All is put, and will be got until the first `drop`. In the holding process."""
 
     def get(self, ticket: Any) -> Any:
         """The array of a ticket."""
@@ -106,13 +112,24 @@ class Host:
         """Of the side."""
         return self.side.address()
 
+    def prepare(self, nbytes: int) -> None:
+        """Payloads are of another size from now on."""
+        self.rest()
+        self.nbytes = self.side.nbytes = nbytes
+
+    def rest(self) -> None:
+        """Frees the array."""
+        self.__dict__.pop("data", None)
+
     def put(self, times: int) -> tuple[float, list[Any]]:
         """Seconds of one, and how to get them."""
         put, data, tickets = self.side.put, self.data, []
         began = time.perf_counter()
         for _ in range(times):
             tickets.append(put(data))
-        return (time.perf_counter() - began) / times, tickets
+        seconds = (time.perf_counter() - began) / times
+        self.side.attend()
+        return seconds, tickets
 
     def get(self, tickets: list[Any]) -> Outcome:
         """Gets each; what was got is looked at after the clock has stopped."""
@@ -194,7 +211,8 @@ def part_of(operation: Operation, put_s: float, get_s: float) -> float:
 
 
 @contextmanager
-def _pair(side: str, nbytes: int, options: dict[str, Any]) -> Iterator[tuple[Companion, Companion]]:
+def pair(side: str, nbytes: int, **options: Any) -> Iterator[tuple[Companion, Companion]]:
+    """Who holds and who asks, each a `Host`; the second one knows the first one's address."""
     with (
         Companion(HOST, side=side, nbytes=nbytes, **options) as holder,
         Companion(HOST, side=side, nbytes=nbytes, peer=holder.call("address"), **options) as asker,
@@ -205,27 +223,39 @@ def _pair(side: str, nbytes: int, options: dict[str, Any]) -> Iterator[tuple[Com
 @contextmanager
 def stored(side: str, operation: Operation, nbytes: int, **options: Any) -> Iterator[Burst]:
     """Puts in one process and gets in another; an exchange is the sum of both."""
+    with pair(side, nbytes, **options) as both:
+        yield storing(both, operation, nbytes)
+
+
+def storing(both: Sequence[Companion], operation: Operation, nbytes: int) -> Burst:
+    """The burst of `stored` of two that run: who holds, and who gets."""
+    holder, asker = both
     times = times_of(nbytes)
-    with _pair(side, nbytes, options) as (holder, asker):
 
-        def burst() -> float:
-            put_s, get_s = exchange(holder, asker, times)
-            return part_of(operation, put_s, get_s)
+    def burst() -> float:
+        put_s, get_s = exchange(holder, asker, times)
+        return part_of(operation, put_s, get_s)
 
-        yield burst
+    return burst
 
 
 @contextmanager
 def asked(side: str, operation: Operation, nbytes: int, **options: Any) -> Iterator[Burst]:
     """Messages: the clock runs from a request until its answer can be used."""
     times = times_of(nbytes)
-    with _pair(side, nbytes, options) as (_, asker):
+    with pair(side, nbytes, **options) as (_, asker):
         yield burst_of(lambda: asker.call("ask", operation is Operation.ECHO, times))
 
 
 @contextmanager
 def measured(companion: Companion, operation: Operation, nbytes: int) -> Iterator[Burst]:
     """An adapter with processes of its own: its `measure` gives an `Outcome`."""
-    times = times_of(nbytes)
     with companion:
-        yield burst_of(lambda: companion.call("measure", operation, nbytes, times))
+        yield measuring((companion,), operation, nbytes)
+
+
+def measuring(companions: Sequence[Companion], operation: Operation, nbytes: int) -> Burst:
+    """The burst of `measured` of one that runs."""
+    (companion,) = companions
+    times = times_of(nbytes)
+    return burst_of(lambda: companion.call("measure", operation, nbytes, times))

@@ -13,6 +13,7 @@ from proxystore_hpc.bench.contestant import Burst, Operation
 from proxystore_hpc.bench.data import pattern
 from proxystore_hpc.bench.peers.peer import Peer
 from proxystore_hpc.bench.peers.sides import Side, asked
+from proxystore_hpc.bench.peers.suspension import Suspension
 
 __all__ = ["CONTESTANTS", "UcxxSide"]
 
@@ -107,5 +108,6 @@ CONTESTANTS = (
         frozenset({Operation.EXCHANGE, Operation.ECHO}),
         opener,
         {"ucxx": "ucxx-cu12"},
+        suspension=Suspension(),
     ),
 )

@@ -11,7 +11,15 @@ from proxystore_hpc.bench.statistics import summarize
 from proxystore_hpc.bench.table import times
 from proxystore_hpc.bench.text import duration
 
-__all__ = ["REACHES", "best", "comparisons_of", "door_rows", "peer_names", "peer_rows"]
+__all__ = [
+    "REACHES",
+    "best",
+    "champion",
+    "comparisons_of",
+    "door_rows",
+    "peer_names",
+    "peer_rows",
+]
 
 REACHES = {
     "node": "within a node",
@@ -72,6 +80,35 @@ def peer_names(record: Record, operation: Operation) -> list[str]:
     """Peers that took part in an operation."""
     took_part = {s.contestant for c in comparisons_of(record, operation) for s in c.series}
     return [e.name for e in record.entrants if e.kind is Kind.PEER and e.name in took_part]
+
+
+def champion(record: Record, comparisons: list[Comparison], peers: list[str]) -> str | None:
+    """Of ours between processes whom peers are held against, the same for all sizes.
+
+    That is who met most of them in the same rounds; of equals, who is fastest with the largest
+    size.
+    """
+
+    def rounds(comparison: Comparison, name: str) -> set[int]:
+        series = comparison.of(name)
+        return set() if series is None else set(series.rounds)
+
+    def met(name: str) -> int:
+        return sum(
+            bool(rounds(comparison, peer) & rounds(comparison, name))
+            for comparison in comparisons
+            for peer in peers
+        )
+
+    able: list[str] = []
+    for comparison in reversed(comparisons):
+        names = [
+            series.contestant
+            for series in comparison.series
+            if "node" in record.entrant(series.contestant).reach
+        ]
+        able += sorted(set(names) - set(able), key=lambda name: _median(comparison, name))
+    return max(able, key=met, default=None)
 
 
 def peer_rows(

@@ -20,6 +20,8 @@ __all__ = ["render"]
 
 # Sizes whose shares are drawn, at most.
 _BARS = 4
+# Lines that can be told apart in one plot.
+_LINES = 10
 
 
 def render(record: Record, before: Record | None = None) -> str:
@@ -138,10 +140,10 @@ def _shares(record: Record, marks: dict[str, str]) -> Iterator[Markup]:
 
 
 def _peers(record: Record) -> Iterator[Markup]:
-    for operation in (Operation.EXCHANGE, Operation.ECHO, Operation.STREAM, Operation.FUTURE):
+    for operation in (Operation.EXCHANGE, Operation.ECHO, Operation.TASK):
         names = advice.peer_names(record, operation)
         comparisons = advice.comparisons_of(record, operation)
-        ours = _champion(record, comparisons)
+        ours = advice.champion(record, comparisons, names)
         if not names or ours is None:
             continue
         yield element("h2", f"Peers: {operation.value}")
@@ -153,15 +155,6 @@ def _peers(record: Record) -> Iterator[Markup]:
         )
         head = ["peer", *(size(c.nbytes) for c in comparisons)]
         yield table(head, ([n, *cells] for n, cells in advice.peer_rows(record, operation, ours)))
-
-
-def _champion(record: Record, comparisons: list[Comparison]) -> str | None:
-    """Of ours between processes the one that is fastest with the largest size."""
-    for comparison in reversed(comparisons):
-        found = advice.best(record, comparison, "node")
-        if found:
-            return found[0]
-    return None
 
 
 def _changes(before: Record, after: Record) -> Iterator[Markup]:
@@ -202,24 +195,18 @@ def _operation(
         return _short(value, unit)
 
     if len(comparisons) > 1:
-        drawn = [
-            plots.Line(entrant.name, marks[entrant.name], points)
-            for entrant in record.entrants
-            if (points := _points(comparisons, entrant.name))
-        ]
-        pair = [_figure(plots.lines(drawn, label, f"{operation.value}: time"), "time")]
-        if unit == "s" and comparisons[-1].nbytes > 4096:
-            speeds = [
-                plots.Line(
-                    line.name,
-                    line.class_,
-                    [(n, n / high, n / middle, n / low) for n, low, middle, high in line.points],
-                )
-                for line in drawn
+        for who, names in _together(record, comparisons):
+            drawn = [
+                plots.Line(name, marks[name], points)
+                for name in names
+                if (points := _points(comparisons, name))
             ]
-            picture = plots.lines(speeds, _speed, f"{operation.value}: bandwidth")
-            pair.append(_figure(picture, "bandwidth"))
-        yield element("div", *pair, class_="pair")
+            pair = [_figure(plots.lines(drawn, label, f"{operation.value}: time"), f"time{who}")]
+            if unit == "s" and comparisons[-1].nbytes > 4096:
+                speeds = [_speeds(line) for line in drawn]
+                picture = plots.lines(speeds, _speed, f"{operation.value}: bandwidth")
+                pair.append(_figure(picture, f"bandwidth{who}"))
+            yield element("div", *pair, class_="pair")
     else:
         (comparison,) = comparisons
         found = []
@@ -234,6 +221,27 @@ def _operation(
         element("summary", "figures"),
         *(_numbers(record, comparison) for comparison in comparisons),
     )
+
+
+def _speeds(line: plots.Line) -> plots.Line:
+    points = [(n, n / high, n / middle, n / low) for n, low, middle, high in line.points]
+    return plots.Line(line.name, line.class_, points)
+
+
+def _together(record: Record, comparisons: list[Comparison]) -> Iterator[tuple[str, list[str]]]:
+    """Whose lines share a plot: all of them, unless nobody could tell so many apart."""
+    took_part = {series.contestant for comparison in comparisons for series in comparison.series}
+    names = [entrant.name for entrant in record.entrants if entrant.name in took_part]
+    peers = [name for name in names if record.entrant(name).kind is Kind.PEER]
+    if len(names) <= _LINES or not peers:
+        yield "", names
+        return
+    yield ", ours and limits", [name for name in names if name not in peers]
+    ours = advice.champion(record, comparisons, peers)
+    if ours is None:
+        yield ", peers", peers
+    else:
+        yield f", peers and {ours}", [ours, *peers]
 
 
 def _summary(comparison: Comparison, name: str) -> Summary:
@@ -284,9 +292,13 @@ def _end(record: Record) -> Iterator[Markup]:
         )
     yield element("h2", "Who took part")
     yield table(
-        ["name", "", "what it is", "versions"],
+        ["name", "", "what it is", "versions", "turns", "opening and closing"],
         (
-            [e.name, e.kind.value, e.about, ", ".join(f"{k} {v}" for k, v in e.versions.items())]
+            [
+                *(e.name, e.kind.value, e.about),
+                ", ".join(f"{k} {v}" for k, v in e.versions.items()),
+                *(f"{seconds:.1f}\N{NO-BREAK SPACE}s" for seconds in (e.turns_s, e.opening_s)),
+            ]
             for e in record.entrants
         ),
         class_="text",

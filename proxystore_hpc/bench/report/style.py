@@ -62,7 +62,7 @@ table.text th { text-align: left; }
 td b { font-weight: 650; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 650; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(27rem, 1fr)); gap: 1rem; }
-figure { margin: .6rem 0; }
+figure { margin: .6rem 0; max-width: 46rem; }
 figcaption { color: var(--soft); font-size: .85rem; }
 svg { width: 100%; height: auto; display: block; }
 svg text { font: 11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: var(--text); }
@@ -72,7 +72,7 @@ svg text.end { text-anchor: end; } svg text.middle { text-anchor: middle; }
 .line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
 .peer .line { stroke-dasharray: 7 3; stroke-width: 1.7; }
 .limit .line { stroke-dasharray: 2 3; stroke-width: 1.6; }
-.band { fill: currentColor; opacity: .13; } .limit .band { opacity: .07; }
+.band { fill: currentColor; opacity: .1; } .limit .band { opacity: .06; }
 .dot { fill: currentColor; stroke: var(--page); stroke-width: 1; }
 .bar { fill: currentColor; } .whisker { stroke: var(--text); stroke-width: 1.1; opacity: .6; }
 .full { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 4 3; }
@@ -92,10 +92,12 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6p
 def classes(record: Record) -> dict[str, str]:
     """The classes of each contestant's marks: colour and dashes, the same in all plots."""
     found, counts = {}, {Kind.OURS: 0, Kind.PEER: 5}
+    took_part = {series.contestant for each in record.comparisons for series in each.series}
     for entrant in record.entrants:
         if entrant.kind is Kind.LIMIT:
             found[entrant.name] = "limit"
         else:
             found[entrant.name] = f"{entrant.kind.value} c{counts[entrant.kind] % COLOURS}"
-            counts[entrant.kind] += 1
+            # Colours are few: none is lost to who is not drawn.
+            counts[entrant.kind] += entrant.name in took_part
     return found

@@ -13,7 +13,6 @@ class StandIn:
     """Bursts as it is told to."""
 
     about = "a stand-in"
-    operations = frozenset({Operation.GET})
 
     def __init__(
         self,
@@ -25,12 +24,17 @@ class StandIn:
         most: int | None = None,
         opening: Callable[[], object] = lambda: None,
         checking: Callable[[], object] = lambda: None,
+        reach: tuple[str, ...] = (),
+        operations: frozenset[Operation] = frozenset({Operation.GET}),
     ) -> None:
         self.name = name
         self.kind = kind
         self.limit = limit
         self.most = most
+        self.reach = reach
+        self.operations = operations
         self.bursts = 0
+        self.rests = 0
         self.ended = 0
         self._burst = burst
         self._opening = opening
@@ -47,6 +51,9 @@ class StandIn:
             yield self._counted
         finally:
             self.ended += 1
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def _counted(self) -> float:
         self.bursts += 1

@@ -11,7 +11,8 @@ from proxystore_hpc.bench.compare import changes, lines
 from proxystore_hpc.bench.contestant import Kind, Operation
 from proxystore_hpc.bench.record import Absence, Comparison, Entrant, Record, Series
 from proxystore_hpc.bench.report import render
-from proxystore_hpc.bench.table import table
+from proxystore_hpc.bench.statistics import Interval
+from proxystore_hpc.bench.table import table, times
 from proxystore_hpc.exceptions import InvalidArgumentError
 
 NAMES = st.text(min_size=1, max_size=8)
@@ -113,11 +114,14 @@ def test_a_faster_door_is_found():
     assert {each.contestant for each in found if each.faster} == {"door"}
 
 
-@given(st.integers(0, 1000))
-def test_noise_is_no_change(seed):
-    found = changes(made(seed=2 * seed), made(seed=2 * seed + 1))
-    assert not [each for each in found if each.slower or each.faster]
-    assert len(found) == 4
+def test_noise_is_no_change():
+    told = 0
+    for seed in range(100):
+        found = changes(made(seed=2 * seed), made(seed=2 * seed + 1))
+        assert len(found) == 4
+        told += any(each.slower or each.faster for each in found)
+    # That is what p < 0.01 means: one run in a hundred at most, and luck.
+    assert told <= 3
 
 
 def test_a_busier_machine_is_no_change_of_what_has_a_limit():
@@ -157,6 +161,67 @@ def test_the_report_is_one_valid_page_of_its_own():
     assert "pip install gone" in page
     assert page.count("<svg") == 3
     assert "copies nothing" in page
+
+
+def exchanged(rounds: int = 20) -> Record:
+    """A door and two peers, one of them ahead with small arrays, and one that met no door."""
+    record = Record(
+        finished=True,
+        entrants=[
+            Entrant("door", Kind.OURS, "a door", reach=["node"]),
+            Entrant("other", Kind.OURS, "another door", reach=["node"]),
+            Entrant("quick", Kind.PEER, "ahead with small ones"),
+            Entrant("slow", Kind.PEER, "never ahead"),
+            Entrant("apart", Kind.PEER, "of another heat"),
+        ],
+    )
+    for nbytes, of_quick in ((8, 0.5e-6), (1 << 20, 4e-6)):
+        comparison = Comparison("doors", Operation.EXCHANGE, nbytes)
+        # The other door is the faster one, but met one of them only.
+        took = {"door": 1e-6, "other": 0.9e-6, "quick": of_quick, "slow": 3e-6, "apart": 2e-6}
+        for name, seconds in took.items():
+            first = {"other": rounds - 2, "apart": 2 * rounds, "slow": 0}.get(name, 0)
+            count = rounds - 2 if name == "slow" else rounds
+            places = list(range(first, first + count))
+            series = Series(name, places, [seconds * (1 + 0.01 * (i % 5)) for i in places])
+            comparison.series.append(series)
+        record.comparisons.append(comparison)
+    return record
+
+
+def test_peers_are_held_against_a_door_that_they_met_and_those_ahead_stand_out():
+    page = render(exchanged())
+    start = page.index("Peers: exchange")
+    section = page[start : page.index("</table>", start)]
+    assert "as long each takes as door;" in section
+    rows = {
+        row.partition("</td>")[0].removeprefix("<td>"): row for row in section.split("<tr>")[2:]
+    }
+    assert set(rows) == {"quick", "slow", "apart"}
+    assert '<span class="bad">0.5x (' in rows["quick"]
+    assert '<span class="good">4x (' in rows["quick"]
+    assert rows["slow"].count('<span class="good">3x (') == 2
+    assert rows["apart"].count("<td>-</td>") == 2
+    assert page.count('class="bad"') == 1
+
+
+def test_many_lines_are_drawn_in_two_plots():
+    record = exchanged()
+    page = render(record)
+    assert "time, peers" not in page
+    for number in range(6):
+        record.entrants.append(Entrant(f"more{number}", Kind.PEER, "another one"))
+        for comparison in record.comparisons:
+            places = list(range(20))
+            comparison.series.append(Series(f"more{number}", places, [1e-3] * 20))
+    more = render(record)
+    assert "time, ours and limits" in more
+    assert "time, peers and door" in more
+    assert more.count("<svg") == page.count("<svg") + 2
+
+
+def test_large_ratios_are_written_as_numbers():
+    assert times(Interval(1234.5, 0.98765, 99999.0)) == "1234x (0.988 to 99999)"
 
 
 def test_the_table_names_all_and_marks_limits():

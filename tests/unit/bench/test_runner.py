@@ -195,6 +195,83 @@ def test_little_memory_splits_them_and_limits_go_with_whom_they_limit():
     assert len(set(rounds)) > PACE.fewest
 
 
+def test_peers_meet_one_of_ours_in_each_heat():
+    """Else those of other heats than ours would have nothing that they are compared with."""
+    ours = StandIn("ours", lambda: 1.0, reach=("node",))
+    others = [StandIn(name, lambda: 9.0) for name in ("self", "registered")]
+    peers = [StandIn(name, lambda: 3.0, kind=Kind.PEER) for name in "abcd"]
+    match = Match("doors", Operation.GET, 1 << 20)
+    _, comparison = run(*others, ours, *peers, match=match, memory=lambda: 40 << 20)
+    for peer in peers:
+        assert peer.ended == 1
+        assert comparison.ratio(peer.name, "ours").value == pytest.approx(3.0)
+    assert 1 < ours.ended < len(peers)
+    # What clusters keep would take the memory of the next heat.
+    assert all(peer.rests for peer in peers)
+
+
+def test_nobody_takes_part_twice_in_a_round():
+    ours = StandIn("ours", lambda: 1.0, reach=("node",))
+    peer = StandIn("peer", lambda: 3.0, kind=Kind.PEER)
+    _, comparison = run(peer, ours)
+    assert ours.ended == peer.ended == 1
+    assert comparison.of("ours").rounds == list(range(PACE.fewest))
+
+
+def test_who_has_no_part_in_what_follows_rests():
+    get, put = Match("doors", Operation.GET, 8), Match("doors", Operation.PUT, 8)
+    both = StandIn("both", lambda: 1.0, operations=frozenset({Operation.GET, Operation.PUT}))
+    small = StandIn("small", lambda: 1.0, most=8)
+    record = Record()
+    runner = Runner([both, small], PACE, record)
+    runner.check()
+    runner.run(get)
+    runner.rest(get)
+    assert (both.rests, small.rests) == (0, 0)
+    runner.rest(Match("doors", Operation.GET, 16))
+    assert (both.rests, small.rests) == (0, 1)
+    runner.rest(put)
+    assert (both.rests, small.rests) == (0, 2)
+    runner.rest(None)
+    assert (both.rests, small.rests) == (1, 3)
+
+
+def test_who_hangs_again_and_again_is_left_out():
+    pace = Pace(seconds=0, fewest=1, most=1, warm_up=0, patience=0.2)
+
+    def hang():
+        time.sleep(30)
+        return 1.0
+
+    hangs = StandIn("hangs", hang)
+    record = Record()
+    runner = Runner([hangs, StandIn("stays", lambda: 1.0)], pace, record)
+    runner.check()
+    for _ in range(4):
+        runner.run(MATCH)
+    assert hangs.bursts == 2
+    assert [each.reason[:8] for each in record.absences] == ["TooSlowE"] * 2 + ["left out"] * 2
+
+
+def test_time_is_counted_and_what_is_to_come_expected():
+    def slow():
+        time.sleep(0.05)
+        return 1.0
+
+    slow_one = StandIn("slow", slow, opening=lambda: time.sleep(0.3))
+    record = Record()
+    runner = Runner([slow_one], PACE, record)
+    runner.check()
+    guess = runner.expected(MATCH)
+    runner.run(MATCH)
+    entrant = record.entrant("slow")
+    assert entrant.opening_s >= 0.3
+    assert entrant.turns_s >= 0.05 * (PACE.fewest + PACE.warm_up)
+    assert runner.expected(MATCH) == pytest.approx(entrant.opening_s + entrant.turns_s)
+    assert runner.expected(MATCH) != guess
+    assert runner.expected(Match("doors", Operation.PUT, 8)) == 0
+
+
 def test_what_lay_there_before_is_not_taken_for_what_was_sent():
     stale = pattern(300, shift=1)
     expect(stale, 300, shift=1)
