@@ -29,8 +29,15 @@ TRANSPORTS: dict[str, str | None] = {
 
 _WITHOUT_RINGS = ("tcp", "mpi")
 
+_BULK_DOORS = {
+    "shm": ("auto", "shm", "ucx", "tcp"),
+    "ucx": ("ucx", "tcp"),
+    "socket": ("auto", "shm", "ucx", "tcp"),
+}
+"""The transports of engines that have each of these doors from the start."""
+
 _EVERYWHERE = ("0.0.0.0", "::", "[::]", "*", "")
-_TEXTS = ("name", "transport", "listen", "progress", "secret_file")
+_TEXTS = ("name", "transport", "listen", "progress", "secret_file", "bulk_door")
 
 
 @dataclasses.dataclass
@@ -44,6 +51,9 @@ class EngineConfig(_Config):
             `Engine.from_mpi` only.
         rings: Whether messages on the node go through rings in shared memory rather than through
             UCX; `None` for all transports but `"tcp"` and `"mpi"`.
+        bulk_door: The only way of this engine's own pulls and pushes, to see how they do there:
+            `"shm"`, `"ucx"`, or `"socket"`, the connection that peers said hello through. They
+            fail where it does not lead. `None`: the best that is open, on a node always `"shm"`.
         listen: `"HOST:PORT"` or `"INTERFACE:PORT"` where peers off this node say hello; port 0, or
             none, for any that is free. `None`: reachable on its node only.
         name: Name of the engine in messages, and what its peers are told.
@@ -75,6 +85,7 @@ class EngineConfig(_Config):
     secret_file: str | None = None
     ucx: dict[str, Any] = dataclasses.field(default_factory=dict)
     rings: bool | None = None
+    bulk_door: str | None = None
 
     @property
     def uses_rings(self) -> bool:
@@ -88,7 +99,7 @@ class EngineConfig(_Config):
                 f"transport: there is no transport {self.transport!r}; there are "
                 f"{', '.join(TRANSPORTS)}"
             )
-        for name in ("listen", "secret_file"):
+        for name in ("listen", "secret_file", "bulk_door"):
             if getattr(self, name) is not None:
                 _expect(name, getattr(self, name), str)
         if self.listen is not None:
@@ -116,9 +127,24 @@ class EngineConfig(_Config):
             _expect("rings", self.rings, bool)
             if not self.rings and self.transport == "shm":
                 raise ConfigError("rings: the transport 'shm' is nothing without them")
+        self._check_bulk_door()
         if TRANSPORTS[self.transport] is None and self.ucx:
             raise ConfigError(
                 f"ucx: the transport {self.transport!r} does without UCX; leave its options out"
+            )
+
+    def _check_bulk_door(self) -> None:
+        if self.bulk_door is None:
+            return
+        if self.bulk_door not in _BULK_DOORS:
+            raise ConfigError(
+                f"bulk_door: one of {', '.join(_BULK_DOORS)} is needed, not {self.bulk_door!r}"
+            )
+        having = _BULK_DOORS[self.bulk_door]
+        if self.transport not in having:
+            raise ConfigError(
+                f"bulk_door: the transport {self.transport!r} does not open the door "
+                f"{self.bulk_door!r}; {', '.join(having)} do"
             )
 
     @classmethod

@@ -52,11 +52,12 @@ def open_instance(
     if host:
         host = address_of(host)
     capacity = config.capacity or 0
+    only = "mpi" if mpi_door is not None else config.bulk_door
     instance: Instance = load_core().Instance(
         config.name,
         capacity=capacity,
         pool_capacity=config.pool_capacity or capacity,
-        doors=["mpi"] if mpi_door is not None else [],
+        doors=[] if only is None else [only],
         secret=secret,
         host=host,
         port=port,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support.bulk import WAYS, Pair, transfer_ways
 from support.data import pattern
+from support.doors import require_door
+from support.engines import open_engine
 from support.procfs import available_memory
 
+from proxystore_hpc import Engine
 from proxystore_hpc.exceptions import (
     AccessDeniedError,
     BulkClosedError,
@@ -307,3 +311,37 @@ def test_time_limits(make_peer):
         return None
 
     assert other(until_it_works) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("transport", "door"), [("shm", "shm"), ("shm", "socket"), ("ucx", "ucx"), ("tcp", "ucx")]
+)
+def test_an_engine_keeps_to_the_door_that_it_was_given(make_peer, transport, door):
+    require_door(door)
+    owner = make_peer()
+    open_engine(owner, address=transport)
+    bulk = owner(_lend)
+    with Engine(transport, bulk_door=door, capacity="64MiB") as engine:
+        assert bytes(bulk.pull(engine)) == pattern(100_000)
+        bulk.push(engine, pattern(100_000, seed=7))
+        assert transfer_ways(SimpleNamespace(engine=engine), bulk) == door
+        pull = bulk.prepare_pull(engine, bytearray(100_000))
+        assert all(bytes(pull()) == pattern(100_000, seed=7) for _ in range(3))
+        assert bytes(bulk.submit_pull(engine).result(10)) == pattern(100_000, seed=7)
+
+
+def test_where_the_given_door_does_not_lead_nothing_else_is_taken(make_peer):
+    require_door("ucx")
+    owner = make_peer()
+    open_engine(owner, address="shm")
+    bulk = owner(_lend)
+    with (
+        Engine("ucx", bulk_door="ucx", capacity="64MiB") as engine,
+        pytest.raises(DoorUnavailableError, match="allowed: ucx"),
+    ):
+        bulk.pull(engine, timeout=2)
+
+
+def _lend(here):
+    here.bulk = here.engine.expose(bytearray(pattern(100_000)), "rw")
+    return here.bulk

@@ -29,7 +29,7 @@ def ours(leader: Any = None) -> list[Contestant]:
     return [
         *map(Door, ways()),
         *(Mpi(case, backend) for case in cases),
-        *map(Calls, ("shm", "ucx-tcp")),
+        *(Calls(way) for way in ways() if way.name == "shm" or way.door == "ucx"),
         *(Crowd(way, n) for way in ways() if way.name in ("shm", "ucx-tcp") for n in (1, 2, 4)),
         Futures(),
         Streams(stored=True),

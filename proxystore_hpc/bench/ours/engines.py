@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from proxystore_hpc.bench.bursts import LONG_ENOUGH, Repeated, calibrated
-from proxystore_hpc.bench.companion import Companion
+from proxystore_hpc.bench.companion import PATIENCE, Companion
 from proxystore_hpc.bench.contestant import Burst, Kind, Operation, UnavailableError
 from proxystore_hpc.bench.data import expect, pattern
 from proxystore_hpc.bench.ours import ways
@@ -20,52 +20,56 @@ _SERVER = "proxystore_hpc.bench.ours.engines:Server"
 _CLIENT = "proxystore_hpc.bench.ours.engines:Client"
 _IN_FLIGHT = 64
 _CLIENTS = 4
-_MESSAGES = frozenset({Operation.ECHO, Operation.CALL, Operation.PIPELINE, Operation.CLIENTS})
-_ABOUT = {
-    "shm": "calls through rings in shared memory; handlers in Python",
-    "ucx-tcp": "calls over UCX and TCP, loopback; handlers in Python",
-}
-_LIMITS = {"shm": "unix-socket", "ucx-tcp": "tcp-socket"}
+_OPERATIONS = frozenset(
+    {
+        *(Operation.ECHO, Operation.CALL, Operation.PIPELINE, Operation.CLIENTS),
+        *(Operation.PULL, Operation.PUSH),
+    }
+)
+_RINGS = ("ring",)
 
 
-def _engine(transport: str, nbytes: int) -> Any:
+def _engine(way: ways.Way, nbytes: int) -> Any:
+    """An engine whose messages and transfers go this way alone."""
     from proxystore_hpc.rpc import Engine
 
     options: dict[str, Any] = {"secret": ways.SECRET, "capacity": ways.capacity_for(nbytes)}
-    if transport == "ucx-tcp":
-        return Engine("tcp", ucx={"net_devices": "lo"}, **options)
-    return Engine(transport, **options)
+    if way.door == "ucx":
+        options |= {"rings": False, "ucx": dict(way.ucx)}
+    return Engine(way.door, bulk_door=way.door, **options)
 
 
 class Calls:
-    """A contestant: an engine that calls another one.
+    """A contestant: an engine that calls another one, and moves its memory.
 
     Args:
-        transport: `"shm"` or `"ucx-tcp"`.
+        way: `"shm"`, or one of UCX's: what messages and transfers go through.
     """
 
     kind = Kind.OURS
+    operations = _OPERATIONS
     # An answer of so many bytes is not what calls are for: larger arrays go as bulk.
     most = 64 << 20
 
-    def __init__(self, transport: str) -> None:
-        self._transport = transport
-        self.name = f"engine-{transport}"
-        self.about = _ABOUT[transport]
-        self.reach = ("node",) if transport == "shm" else ("node", "fabric")
-        limit = _LIMITS[transport]
-        self.limit = {Operation.ECHO: limit, Operation.CALL: limit}
-        self.operations = _MESSAGES
-        if transport == "shm":
-            # Between processes of a node bulk takes this way, whatever calls take.
-            self.operations |= {Operation.PULL, Operation.PUSH}
-            self.limit |= {Operation.PULL: "memcpy", Operation.PUSH: "memcpy"}
+    def __init__(self, way: ways.Way) -> None:
+        self._way = way
+        self.name = f"engine-{way.name}"
+        by = way.about if way.door == "ucx" else "rings in shared memory"
+        self.about = f"calls and bulk by {by}; handlers in Python"
+        self.reach = ("node",) if way.name in ("shm", "ucx-shm") else ("node", "fabric")
+        if way.door == "ucx":
+            # UCX's program stands beside all that UCX carries.
+            called = moved = way.limit[Operation.GET]
+        else:
+            called, moved = "unix-socket", "memcpy"
+        self.limit = {
+            **dict.fromkeys((Operation.ECHO, Operation.CALL), called),
+            **dict.fromkeys((Operation.PULL, Operation.PUSH), moved),
+        }
 
     def check(self) -> dict[str, str]:
         """As `Contestant.check`."""
-        name = "ucx-tcp" if self._transport == "ucx-tcp" else "shm"
-        (way,) = (way for way in ways.ways() if way.name == name)
-        return ways.check(way)
+        return ways.check(self._way)
 
     def open(self, operation: Operation, nbytes: int) -> AbstractContextManager[Burst]:
         """As `Contestant.open`."""
@@ -73,7 +77,7 @@ class Calls:
 
     @contextmanager
     def _opened(self, operation: Operation, nbytes: int) -> Iterator[Burst]:
-        arguments: dict[str, Any] = {"transport": self._transport, "nbytes": nbytes}
+        arguments: dict[str, Any] = {"way": self._way, "nbytes": nbytes}
         with ExitStack() as stack:
             server = stack.enter_context(Companion(_SERVER, **arguments))
             address = server.call("address")
@@ -84,13 +88,16 @@ class Calls:
                 ]
                 yield _crowd(clients)
                 return
-            engine = stack.enter_context(_engine(self._transport, nbytes))
+            engine = stack.enter_context(_engine(self._way, nbytes))
             there = engine.lookup(address)
-            self._check_lanes(there.lanes)
-            if operation is Operation.PULL:
-                yield _pull(engine, server.call("expose", nbytes), nbytes)
-            elif operation is Operation.PUSH:
-                yield _push(engine, server, server.call("expose", nbytes), nbytes)
+            ways.check_lanes(there.lanes, self._way.lanes or _RINGS)
+            if operation in (Operation.PULL, Operation.PUSH):
+                bulk = server.call("expose", nbytes)
+                _check_door(engine, bulk, self._way.door)
+                if operation is Operation.PULL:
+                    yield _pull(engine, bulk, nbytes)
+                else:
+                    yield _push(engine, server, bulk, nbytes)
             elif operation is Operation.PIPELINE:
                 yield _pipeline(engine.rpc("null").on(there))
             elif operation is Operation.ECHO:
@@ -99,10 +106,13 @@ class Calls:
             else:
                 yield Repeated(engine.rpc("null").on(there), _expect_none)
 
-    def _check_lanes(self, lanes: str) -> None:
-        expected = "ring" if self._transport == "shm" else "tcp"
-        if not lanes.startswith(expected):
-            raise UnavailableError(f"messages went over {lanes}")
+
+def _check_door(engine: Any, bulk: Any, door: str) -> None:
+    from proxystore_hpc import _core
+
+    taken, _ = _core.move_bulk(engine._instance, bulk._handle, False, 0, None, None, PATIENCE)
+    if taken != door:
+        raise UnavailableError(f"the door {taken} was used")
 
 
 def _expect_none(found: object) -> None:
@@ -171,8 +181,8 @@ def _crowd(clients: list[Companion]) -> Burst:
 class Server:
     """Role: handlers, and memory to pull and push."""
 
-    def __init__(self, transport: str, nbytes: int) -> None:
-        self.engine = _engine(transport, nbytes)
+    def __init__(self, way: ways.Way, nbytes: int) -> None:
+        self.engine = _engine(way, nbytes)
         self.engine.register("null", lambda: None)
         self.engine.register("echo", lambda data: data, codec="raw")
         self._bulk: Any = None
@@ -203,8 +213,8 @@ class Server:
 class Client:
     """Role: calls nothing, many times."""
 
-    def __init__(self, transport: str, nbytes: int, address: str) -> None:
-        self.engine = _engine(transport, nbytes)
+    def __init__(self, way: ways.Way, nbytes: int, address: str) -> None:
+        self.engine = _engine(way, nbytes)
         self._call = self.engine.rpc("null").on(self.engine.lookup(address))
 
     def calibrate(self) -> int:

@@ -12,7 +12,7 @@ from proxystore_hpc.bench.contestant import Operation, UnavailableError
 if TYPE_CHECKING:
     from proxystore_hpc.store import Store
 
-__all__ = ["INTERFACE", "SECRET", "Way", "capacity_for", "check_doors", "ways"]
+__all__ = ["INTERFACE", "SECRET", "Way", "capacity_for", "check_doors", "check_lanes", "ways"]
 
 SECRET = b"proxystore-bench"
 INTERFACE = "PROXYSTORE_HPC_BENCHMARK_INTERFACE"
@@ -89,10 +89,22 @@ def check_doors(store: Store, way: Way, key: Any = None) -> None:
     if used != {way.door}:
         raise UnavailableError(f"the doors {', '.join(sorted(used)) or '(none)'} were used")
     if way.lanes and key is not None:
-        lanes: str = store._instance.channels(key.packed)["ucx"]["lanes"]
-        chosen = {lane.split("(")[0].split("/")[0] for lane in lanes.split()}
-        if not all(name.startswith(way.lanes) for name in chosen):
-            raise UnavailableError(f"UCX chose {lanes}")
+        check_lanes(store._instance.channels(key.packed)["ucx"]["lanes"], way.lanes)
+
+
+def check_lanes(lanes: str, wanted: tuple[str, ...]) -> None:
+    """That a connection takes what it was meant to take.
+
+    Args:
+        lanes: What it takes, in the words of `Endpoint.lanes`.
+        wanted: How the names of all of its transports may begin.
+
+    Raises:
+        UnavailableError: It takes something else.
+    """
+    chosen = {lane.split("(")[0].split("/")[0] for lane in lanes.split()}
+    if not chosen or not all(name.startswith(wanted) for name in chosen):
+        raise UnavailableError(f"{lanes or 'our own socket'} was chosen")
 
 
 _COPY = dict.fromkeys((Operation.PUT, Operation.PUT_THERE, Operation.EXCHANGE), "memcpy")

@@ -26,6 +26,7 @@ FULL = {
     "remote_shutdown": True,
     "secret_file": "/tmp/secret",
     "ucx": {"keepalive": 0.2, "tuning": {"RNDV_THRESH": "64K"}},
+    "bulk_door": "ucx",
 }
 
 
@@ -111,6 +112,10 @@ def test_an_engine_gives_its_configuration_back():
         ({"transport": "shm", "ucx": {"tls": "tcp"}}, "without UCX"),
         ({"transport": "shm", "rings": False}, "nothing without them"),
         ({"rings": 1}, "rings"),
+        ({"bulk_door": "tcp"}, "one of shm, ucx, socket"),
+        ({"bulk_door": "ucx"}, "'auto' does not open the door 'ucx'; ucx, tcp do"),
+        ({"transport": "mpi", "bulk_door": "shm"}, "does not open"),
+        ({"bulk_door": 1}, "bulk_door: a str"),
         ({"name": ""}, "name"),
     ],
 )
