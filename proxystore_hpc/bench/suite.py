@@ -25,6 +25,7 @@ class Tier:
         groups: What is run unless groups are named.
         left_out: Operations that are not run.
         budget: Seconds after which no comparison is begun.
+        extras: Whether contestants that say `extra` take part without being named.
     """
 
     pace: Pace
@@ -33,6 +34,7 @@ class Tier:
     groups: tuple[str, ...]
     left_out: frozenset[Operation] = frozenset()
     budget: float = math.inf
+    extras: bool = False
 
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -69,7 +71,7 @@ GROUPS: dict[str, dict[Operation, str | tuple[int, ...]]] = {
     "futures": {Operation.FUTURE: (8, KIB, MIB)},
     "streams": {Operation.STREAM: (KIB, 64 * KIB, MIB, 16 * MIB)},
     "tasks": {Operation.TASK: FEW},
-    "startup": {Operation.START: (0,), Operation.MEMORY: (0,)},
+    "startup": {Operation.START: (0,), Operation.MEMORY: (0,), Operation.OPEN: (0,)},
     "interference": {Operation.SLOWDOWN: (MIB,)},
 }
 _EVERYTHING = tuple(GROUPS)
@@ -94,6 +96,7 @@ PACES: dict[str, Tier] = {
         (8, 128, KIB, 8 * KIB, 64 * KIB, 512 * KIB, MIB, 8 * MIB, 100_000_000, 256 * MIB, GIB),
         (8, KIB, 64 * KIB, MIB, 16 * MIB, 128 * MIB),
         _EVERYTHING,
+        extras=True,
     ),
 }
 
@@ -161,14 +164,22 @@ def contestants(chosen_peers: str = "all", leader: Any = None) -> list[Contestan
     return found
 
 
-def chosen(offered: Sequence[Contestant], names: Sequence[str]) -> list[Contestant]:
+def chosen(
+    offered: Sequence[Contestant], names: Sequence[str], *, extras: bool = True
+) -> list[Contestant]:
     """Those that are named, and the limits that they are held against; all if none is.
+
+    Args:
+        offered: Who may take part.
+        names: Of contestants.
+        extras: Whether "all" includes those with a true attribute `extra`: variants of others,
+            which few need.
 
     Raises:
         InvalidArgumentError: There is no such contestant.
     """
     if not names:
-        return list(offered)
+        return [each for each in offered if extras or not getattr(each, "extra", False)]
     by_name = {contestant.name: contestant for contestant in offered}
     for name in names:
         if name not in by_name:
