@@ -16,18 +16,18 @@ def store_opened(comm: MPI.Intracomm) -> float:
 
     Its windows are new, as those of a program's first store are.
     """
-    from proxystore_hpc.mpi.windows import free_idle
+    from proxystore_hpc.mpi.job import finish
     from proxystore_hpc.store import Store
 
-    free_idle()
+    # The windows of stores before, or the new one would take them over.
+    finish()
     comm.Barrier()
     began = time.perf_counter()
     store = Store.from_mpi(comm, "bench-open", doors=("mpi",), capacity=1 << 26)
     elapsed = time.perf_counter() - began
     comm.Barrier()
     store.close()
-    comm.Barrier()
-    free_idle()
+    finish()
     return elapsed
 
 
