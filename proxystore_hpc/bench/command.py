@@ -102,7 +102,11 @@ def run_alone(
     if options.seconds is not None:
         pace = replace(pace, seconds=options.seconds)
     wanted = {match.operation for match in matches}
-    able = suite.chosen(suite.contestants(options.peers, leader), options.contestants)
+    able = suite.chosen(
+        suite.contestants(options.peers, leader),
+        options.contestants,
+        extras=tier.extras or options.list,
+    )
     entrants = [contestant for contestant in able if contestant.operations & wanted]
     slow = suite.too_slow(tier, entrants, options.peers, options.contestants)
     record = Record(

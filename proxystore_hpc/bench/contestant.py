@@ -83,6 +83,8 @@ class Operation(str, Enum):
     """A new process starts until it could use what is named."""
     MEMORY = "memory"
     """Resident bytes of a process that holds what is named, without what it shares with others."""
+    OPEN = "open"
+    """All ranks of a job open what is named together, after they have met; seconds."""
     SLOWDOWN = "slowdown"
     """How many times as long a computation takes beside what is named as alone."""
 

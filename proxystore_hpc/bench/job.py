@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import secrets
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -18,7 +20,14 @@ from proxystore_hpc.bench.companion import PATIENCE, CompanionError
 from proxystore_hpc.bench.contestant import UnavailableError
 from proxystore_hpc.bench.deadline import deadline
 
-__all__ = ["OwnJob", "find_launcher", "ranks_of_this_job"]
+__all__ = [
+    "OwnJob",
+    "command_of",
+    "environment_of",
+    "find_launcher",
+    "is_open_mpi",
+    "ranks_of_this_job",
+]
 
 _START_S = 60.0
 _KEY = "PROXYSTORE_HPC_BENCHMARK_JOB_SECRET"
@@ -55,14 +64,22 @@ def find_launcher() -> str:
 
 
 class OwnJob:
-    """A job of two ranks, whose rank 0 is asked from here as a `Leader`.
+    """A job on this node, whose rank 0 is asked from here as a `Leader`.
+
+    Args:
+        ranks: How many.
+        variables: Of its environment, besides ours.
+
+    Attributes:
+        lost: Whether it ended or gave no answer in time, so that no other call makes sense.
 
     Raises:
         UnavailableError: It does not start, or its ranks do not find each other.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: int = 2, variables: Mapping[str, str] | None = None) -> None:
         launcher = find_launcher()
+        self.lost = False
         key = secrets.token_hex(16)
         self._stack = ExitStack()
         with ExitStack() as undo:
@@ -72,10 +89,13 @@ class OwnJob:
             listener = self._stack.enter_context(
                 Listener(place, "AF_UNIX", authkey=bytes.fromhex(key))
             )
-            log = self._stack.enter_context(Path(folder, "log").open("w+"))
+            log = self._log = self._stack.enter_context(Path(folder, "log").open("a+"))
             self._process = subprocess.Popen(
-                [*_command(launcher), sys.executable, "-m", "proxystore_hpc.bench.job", place],
-                env={**_environment(), _KEY: key},
+                [
+                    *command_of(launcher, ranks),
+                    *(sys.executable, "-m", "proxystore_hpc.bench.job", place),
+                ],
+                env={**environment_of(), **(variables or {}), _KEY: key},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -85,12 +105,10 @@ class OwnJob:
                 with deadline(_START_S, "the start of an MPI job"):
                     self._pipe = self._stack.enter_context(self._accept(listener))
             except Exception as error:
-                log.seek(0)
-                raise UnavailableError(
-                    f"{launcher}: {error}; {log.read().strip()[-400:]}"
-                ) from error
+                self.lost = True
+                raise UnavailableError(f"{launcher}: {error}; {self._said()}") from error
             size, self.version = self.call("describe")
-            if size < 2:
+            if size != ranks:
                 raise UnavailableError(
                     f"{launcher} is not the launcher of mpi4py's MPI ({self.version}): its ranks "
                     "do not find each other; name the right one in PROXYSTORE_HPC_MPIRUN"
@@ -115,16 +133,25 @@ class OwnJob:
         Raises:
             CompanionError: It raised, was slow or ended.
         """
+        # Until the answer is here: who is interrupted would take it for that of the next call.
+        self.lost = True
         try:
             self._pipe.send((method, arguments))
             if not self._pipe.poll(PATIENCE):
                 raise CompanionError(f"the MPI job gave no answer within {PATIENCE:.0f} s")
             failed, value = self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise CompanionError(f"the MPI job has ended: {error}") from error
+            raise CompanionError(f"the MPI job has ended: {self._said() or error}") from error
+        self.lost = False
         if failed:
             raise CompanionError(f"rank 0 raised\n{value}")
         return value
+
+    def _said(self) -> str:
+        self._log.seek(0)
+        # The lines that frame the messages of Open MPI say nothing, and the first ones say most.
+        lines = [line.strip() for line in self._log.read().splitlines() if line.strip(" -")]
+        return " ".join(lines)[:400]
 
     def close(self) -> None:
         """Ends the job."""
@@ -132,7 +159,7 @@ class OwnJob:
 
     def _end(self) -> None:
         try:
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=0 if self.lost else 20)
         except subprocess.TimeoutExpired:
             self._process.terminate()
             try:
@@ -142,17 +169,24 @@ class OwnJob:
                 self._process.wait()
 
 
-def _command(launcher: str) -> list[str]:
+def command_of(launcher: str, ranks: int) -> list[str]:
+    """What starts so many ranks on this node, on any number of cores."""
+    # Bound to one core, a rank's progress thread would fight its main thread.
+    open_mpi = ["--oversubscribe", "--bind-to", "none"] if is_open_mpi(launcher) else []
+    return [launcher, *open_mpi, "-n", str(ranks)]
+
+
+@functools.lru_cache
+def is_open_mpi(launcher: str) -> bool:
+    """Whether a launcher is Open MPI's; it is asked for its version."""
     told = subprocess.run(
         [launcher, "--version"], capture_output=True, text=True, timeout=30, check=False
     ).stdout
-    # Bound to one core, a rank's progress thread would fight its main thread.
-    open_mpi = ["--oversubscribe", "--bind-to", "none"]
-    is_open_mpi = any(name in told for name in ("Open MPI", "OpenRTE", "PRTE"))
-    return [launcher, *(open_mpi if is_open_mpi else []), "-n", "2"]
+    return any(name in told for name in ("Open MPI", "OpenRTE", "PRTE"))
 
 
-def _environment() -> dict[str, str]:
+def environment_of() -> dict[str, str]:
+    """Of a job: ours, with the modules that this process finds."""
     from proxystore_hpc.bench.companion import module_path
 
     found = {**os.environ, "PYTHONPATH": module_path()}

@@ -1,18 +1,29 @@
-"""Ranks of an MPI job: rank 0 leads what rank 1 does, and further ranks wait."""
+"""Ranks of an MPI job: rank 0 leads what the others do, rank 1 in most cases; who is idle dozes."""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.bench.bursts import Repeated
 from proxystore_hpc.bench.companion import PATIENCE, CompanionError
 from proxystore_hpc.bench.contestant import Burst, Operation
 from proxystore_hpc.bench.data import expect, pattern
+from proxystore_hpc.bench.mpi_settings import chosen_components
+from proxystore_hpc.bench.opening import OPENINGS
 from proxystore_hpc.bench.ours import moving
+from proxystore_hpc.bench.ours.crowds import (
+    gathering,
+    members_of,
+    owners_of,
+    share_of,
+    who_reads_whom,
+)
 from proxystore_hpc.bench.ours.owner import Holder
+from proxystore_hpc.bench.ours.rank_member import RankMember
 from proxystore_hpc.bench.ours.ways import Way, check_doors
 
 if TYPE_CHECKING:
@@ -22,11 +33,11 @@ __all__ = ["CASES", "Leader", "follow"]
 
 TARGET = 1
 _REQUEST, _ANSWER, _PING = 1, 2, 3
-_DOZE = 1e-3
+_DOZE, _LONGEST_DOZE = 1e-3, 5e-3
 _ROOM = 256 << 20
 # An evicted object rests before its memory is used again.
 _OBJECTS = 8
-CASES = ("mpi", "MPI_Get", "MPI-ping-pong")
+CASES = ("mpi", "MPI_Get", "MPI_Get-created", "MPI-ping-pong")
 """What `Leader.open` can be asked for."""
 
 
@@ -39,6 +50,7 @@ class Side:
         self.window: Any = None
         self._holder: Holder | None = None
         self._memory: Any = None
+        self._members: dict[str, RankMember] = {}
 
     # Collective.
 
@@ -62,13 +74,22 @@ class Side:
         self.store = self._holder = None
         self._meet()
 
-    def open_window(self, nbytes: int) -> None:
-        """Makes a window of `MPI_Win_allocate`; the target's memory has the pattern."""
+    def open_window(self, nbytes: int, allocated: bool) -> None:
+        """Makes a window; the target's memory has the pattern.
+
+        Args:
+            nbytes: Of each rank.
+            allocated: Whether the memory is MPI's (`MPI_Win_allocate`), or ours.
+        """
         import numpy as np
         from mpi4py import MPI
 
-        self.window = MPI.Win.Allocate(nbytes, 1, comm=self.comm)
-        self._memory = np.frombuffer(self.window.tomemory(), "u1")
+        if allocated:
+            self.window = MPI.Win.Allocate(nbytes, 1, comm=self.comm)
+            self._memory = np.frombuffer(self.window.tomemory(), "u1")
+        else:
+            self._memory = np.empty(nbytes, "u1")
+            self.window = MPI.Win.Create(self._memory, 1, comm=self.comm)
         self._memory[:] = pattern(nbytes) if self.comm.rank == TARGET else 0
         self.window.Lock_all(MPI.MODE_NOCHECK)
         self._meet()
@@ -76,15 +97,36 @@ class Side:
     def close_window(self) -> None:
         """Frees it."""
         self._meet()
-        self._memory = None
         self.window.Unlock_all()
         self.window.Free()
-        self.window = None
+        self.window = self._memory = None
 
     def _meet(self) -> None:
         everybody = self.comm.Ibarrier()
         while not everybody.Test():
             time.sleep(_DOZE)
+
+    # On those that are asked to.
+
+    def chosen(self, frameworks: list[str]) -> list[frozenset[str] | None]:
+        """Of each framework of Open MPI, `mpi_settings.chosen_components`."""
+        return [chosen_components(framework) for framework in frameworks]
+
+    def opened(self, what: str) -> float:
+        """Seconds of one of `OPENINGS`; collective over all ranks."""
+        return OPENINGS[what](self.comm)
+
+    def open_member(self, case: str, members: list[int], readers: list[int], nbytes: int) -> None:
+        """Takes part in a crowd; collective over its members."""
+        self._members[case] = RankMember(f"bench {case}", self.comm, members, readers, nbytes)
+
+    def close_member(self, case: str) -> None:
+        """Leaves it; collective over its members."""
+        self._members.pop(case).close()
+
+    def member(self, case: str, method: str, *arguments: Any) -> Any:
+        """Calls a method of the `RankMember`."""
+        return getattr(self._members[case], method)(*arguments)
 
     # On the target.
 
@@ -92,6 +134,12 @@ class Side:
         """Calls a method of the `Holder`."""
         assert self._holder is not None
         return getattr(self._holder, method)(*arguments)
+
+    def wait_in_mpi(self) -> None:
+        """Serves what needs this rank in a call of MPI, until a byte comes."""
+        import numpy as np
+
+        self.comm.Recv(np.zeros(1, "u1"), 0, _PING)
 
     def pong(self, nbytes: int) -> None:
         """Answers one byte by `nbytes`, until a byte is 0."""
@@ -105,39 +153,36 @@ class Side:
             self.comm.Send(data, 0, _PING)
 
 
-class _Target:
-    """Rank 1, asked from rank 0. Implements `moving.Asked` for its `Holder`."""
+class Follower:
+    """One of the other ranks, asked from rank 0. Implements `moving.Asked` for its `Holder`."""
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
-        self._comm = comm
+    def __init__(self, comm: MPI.Intracomm, rank: int) -> None:
+        self._comm, self._rank = comm, rank
 
     def start(self, method: str, *arguments: Any) -> None:
-        for rank in range(1, self._comm.size):
-            if rank == TARGET or method in _COLLECTIVE:
-                self._comm.send((method, arguments), rank, _REQUEST)
+        """Calls a method of its `Side` without waiting for it."""
+        self._comm.send((method, arguments), self._rank, _REQUEST)
 
-    def result(self, method: str = "") -> Any:
-        found = None
-        for rank in range(1, self._comm.size):
-            if rank != TARGET and method not in _COLLECTIVE:
-                continue
-            end = time.monotonic() + PATIENCE
-            while not self._comm.Iprobe(rank, _ANSWER):
-                if time.monotonic() > end:
-                    raise CompanionError(f"rank {rank} gave no answer within {PATIENCE:.0f} s")
-                time.sleep(_DOZE / 4)
-            failed, value = self._comm.recv(source=rank, tag=_ANSWER)
-            if failed:
-                raise CompanionError(f"rank {rank} raised\n{value}")
-            found = value if rank == TARGET else found
-        return found
+    def result(self) -> Any:
+        """What that returned.
+
+        Raises:
+            CompanionError: It raised, or gives no answer.
+        """
+        end = time.monotonic() + PATIENCE
+        while not self._comm.Iprobe(self._rank, _ANSWER):
+            if time.monotonic() > end:
+                raise CompanionError(f"rank {self._rank} gave no answer within {PATIENCE:.0f} s")
+            time.sleep(_DOZE / 4)
+        failed, value = self._comm.recv(source=self._rank, tag=_ANSWER)
+        if failed:
+            raise CompanionError(f"rank {self._rank} raised\n{value}")
+        return value
 
     def call(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of its `Holder`."""
         self.start("hold", method, *arguments)
         return self.result()
-
-
-_COLLECTIVE = ("open_store", "close_store", "open_window", "close_window", "leave")
 
 
 def follow(world: MPI.Intracomm) -> None:
@@ -145,8 +190,11 @@ def follow(world: MPI.Intracomm) -> None:
     comm, requests = world.Dup(), world.Dup()
     side = Side(comm)
     while True:
+        doze = _DOZE
         while not requests.Iprobe(0, _REQUEST):
-            time.sleep(_DOZE)
+            time.sleep(doze)
+            # A large job that waits for its turn must not be what the others are measured beside.
+            doze = min(_LONGEST_DOZE, 1.05 * doze)
         method, arguments = requests.recv(source=0, tag=_REQUEST)
         if method == "leave":
             requests.send((False, None), 0, _ANSWER)
@@ -167,7 +215,8 @@ class Leader:
         self._world = world
         self._comm, self._requests = world.Dup(), world.Dup()
         self._side = Side(self._comm)
-        self._target = _Target(self._requests)
+        self._others = [Follower(self._requests, rank) for rank in range(1, world.size)]
+        self._target = self._others[TARGET - 1]
         self._bursts: dict[str, Burst] = {}
         self._ends: dict[str, Callable[[], object]] = {}
 
@@ -178,10 +227,54 @@ class Leader:
         line = MPI.Get_library_version().splitlines()[0].split(",")[0]
         return self._world.size, " ".join(line.replace("\0", "").split())
 
+    def chosen(self, frameworks: list[str]) -> list[list[frozenset[str] | None]]:
+        """For each rank, `Side.chosen`."""
+        return self._asked(range(self._world.size), "chosen", frameworks)
+
     def open(self, case: str, operation: str, nbytes: int) -> None:
         """Starts one of `CASES`."""
-        opening = {"mpi": self._open_mpi, "MPI_Get": self._open_get}.get(case, self._open_ping)
-        self._bursts[case], self._ends[case] = opening(Operation(operation), nbytes)
+        openings: dict[str, Callable[[Operation, int], tuple[Burst, Callable[[], object]]]] = {
+            "mpi": self._open_mpi,
+            "MPI_Get": partial(self._open_get, True),
+            "MPI_Get-created": partial(self._open_get, False),
+            "MPI-ping-pong": self._open_ping,
+        }
+        self._bursts[case], self._ends[case] = openings[case](Operation(operation), nbytes)
+
+    def open_crowd(self, case: str, operation: str, count: int, nbytes: int) -> None:
+        """Starts an operation of several ranks at once.
+
+        Args:
+            case: A name of your choice, for `burst` and `end`.
+            operation: One of `crowds.operations_of(count)`.
+            count: As for `crowds.Crowd`; the job must have twice as many ranks.
+            nbytes: Of an array.
+        """
+        what = Operation(operation)
+        readings = who_reads_whom(what, count)
+        members, readers = members_of(readings), sorted(readings)
+        each = share_of(what, count, nbytes)
+        self._asked(members, "open_member", case, members, readers, each)
+        self._ends[case] = lambda: self._asked(members, "close_member", case)
+        try:
+            keys = {
+                owner: self._asked([owner], "member", case, "key")[0]
+                for owner in owners_of(readings)
+            }
+            for reader, owners in readings.items():
+                theirs = [keys[owner] for owner in owners]
+                self._asked([reader], "member", case, "prepare", theirs)
+        except Exception:
+            self.end(case)
+            raise
+        together = gathering(what)
+        self._bursts[case] = lambda: together(self._asked(readers, "member", case, "read_together"))
+
+    def open_all(self, case: str, what: str) -> None:
+        """Starts one of `OPENINGS`, under a name of your choice."""
+        everybody = range(self._world.size)
+        self._bursts[case] = lambda: float(max(self._asked(everybody, "opened", what)))
+        self._ends[case] = lambda: None
 
     def burst(self, case: str) -> float:
         """One burst of a case that is open."""
@@ -189,22 +282,39 @@ class Leader:
 
     def end(self, case: str) -> None:
         """Ends a case."""
-        self._bursts.pop(case)
+        self._bursts.pop(case, None)
         self._ends.pop(case)()
 
     def close(self) -> None:
         """Lets the other ranks go."""
-        self._target.start("leave")
-        self._target.result("leave")
+        for other in self._others:
+            other.start("leave")
+        for other in self._others:
+            other.result()
         self._comm.Free()
         self._requests.Free()
 
+    def _asked(self, ranks: Sequence[int], method: str, *arguments: Any) -> list[Any]:
+        """Has some ranks do the same at once; what they return, in the order of the ranks."""
+        others = [self._others[rank - 1] for rank in ranks if rank]
+        for other in others:
+            other.start(method, *arguments)
+        answers: list[Callable[[], Any]] = [other.result for other in others]
+        if 0 in ranks:
+            answers.insert(0, partial(getattr(self._side, method), *arguments))
+        found, failures = [], []
+        for ask in answers:
+            # All answers are taken, else the next call would get them.
+            try:
+                found.append(ask())
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return found
+
     def _together(self, method: str, *arguments: Any) -> None:
-        self._target.start(method, *arguments)
-        try:
-            getattr(self._side, method)(*arguments)
-        finally:
-            self._target.result(method)
+        self._asked(range(self._world.size), method, *arguments)
 
     def _open_mpi(self, operation: Operation, nbytes: int) -> tuple[Burst, Callable[[], object]]:
         self._together("open_store", nbytes)
@@ -216,11 +326,13 @@ class Leader:
         make = moving.get if operation is Operation.GET else moving.exchange
         return make(store, self._target, nbytes, check), lambda: self._together("close_store")
 
-    def _open_get(self, _: Operation, nbytes: int) -> tuple[Burst, Callable[[], object]]:
+    def _open_get(
+        self, allocated: bool, _: Operation, nbytes: int
+    ) -> tuple[Burst, Callable[[], object]]:
         import numpy as np
         from mpi4py import MPI
 
-        self._together("open_window", nbytes)
+        self._together("open_window", nbytes, allocated)
         window, into = self._side.window, np.zeros(nbytes, "u1")
         place = (0, nbytes, MPI.BYTE)
 
@@ -228,7 +340,19 @@ class Leader:
             window.Get([into, nbytes, MPI.BYTE], TARGET, place)
             window.Flush(TARGET)
 
-        burst = Repeated(get, lambda _: expect(into, nbytes), before=lambda: into.fill(0))
+        repeated = Repeated(get, lambda _: expect(into, nbytes), before=lambda: into.fill(0))
+        if allocated:
+            return repeated, lambda: self._together("close_window")
+
+        def burst() -> float:
+            # A window that is not in shared memory needs its target in MPI.
+            self._target.start("wait_in_mpi")
+            try:
+                return repeated()
+            finally:
+                self._comm.Send(np.zeros(1, "u1"), TARGET, _PING)
+                self._target.result()
+
         return burst, lambda: self._together("close_window")
 
     def _open_ping(self, _: Operation, nbytes: int) -> tuple[Burst, Callable[[], object]]:

@@ -26,6 +26,7 @@ class Tier:
         left_out: Operations that are not run.
         budget: Seconds after which no comparison is begun.
         patient: Whether those take part who take many seconds to start.
+        extras: Whether contestants that say `extra` take part without being named.
     """
 
     pace: Pace
@@ -35,6 +36,7 @@ class Tier:
     left_out: frozenset[Operation] = frozenset()
     budget: float = math.inf
     patient: bool = True
+    extras: bool = False
 
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -71,7 +73,7 @@ GROUPS: dict[str, dict[Operation, str | tuple[int, ...]]] = {
     "futures": {Operation.FUTURE: (8, KIB, MIB)},
     "streams": {Operation.STREAM: (KIB, 64 * KIB, MIB, 16 * MIB)},
     "tasks": {Operation.TASK: FEW},
-    "startup": {Operation.START: (0,), Operation.MEMORY: (0,)},
+    "startup": {Operation.START: (0,), Operation.MEMORY: (0,), Operation.OPEN: (0,)},
     "interference": {Operation.SLOWDOWN: (MIB,)},
 }
 _EVERYTHING = tuple(GROUPS)
@@ -98,6 +100,7 @@ PACES: dict[str, Tier] = {
         (8, 128, KIB, 8 * KIB, 64 * KIB, 512 * KIB, MIB, 8 * MIB, 100_000_000, 256 * MIB, GIB),
         (8, KIB, 64 * KIB, MIB, 16 * MIB, 128 * MIB),
         _EVERYTHING,
+        extras=True,
     ),
 }
 
@@ -178,14 +181,22 @@ def too_slow(
     ]
 
 
-def chosen(offered: Sequence[Contestant], names: Sequence[str]) -> list[Contestant]:
+def chosen(
+    offered: Sequence[Contestant], names: Sequence[str], *, extras: bool = True
+) -> list[Contestant]:
     """Those that are named, and the limits that they are held against; all if none is.
+
+    Args:
+        offered: Who may take part.
+        names: Of contestants.
+        extras: Whether "all" includes those with a true attribute `extra`: variants of others,
+            which few need.
 
     Raises:
         InvalidArgumentError: There is no such contestant.
     """
     if not names:
-        return list(offered)
+        return [each for each in offered if extras or not getattr(each, "extra", False)]
     by_name = {contestant.name: contestant for contestant in offered}
     for name in names:
         if name not in by_name:

@@ -363,6 +363,7 @@ def _mpi_error() -> type[Exception]:
 
 _endings = _Endings()
 settle = _endings.settle
+finish = _endings.finish
 end_with = _endings.end_with
 # After the handler that closes other stores was registered, so it runs before that.
 atexit.register(_endings.at_exit)

@@ -9,13 +9,20 @@ import pytest
 
 from proxystore_hpc.bench import suite
 from proxystore_hpc.bench.contestant import Kind, Operation, UnavailableError, limit_of
+from proxystore_hpc.bench.ours.mpi import Mpi, MpiCrowd, MpiOpening
+from proxystore_hpc.bench.ours.ranks_starting import Ranks
 from proxystore_hpc.bench.report.words import ABOUT
 
 CONTESTANTS = {contestant.name: contestant for contestant in suite.contestants("none")}
-OF_JOBS = {"mpi", "MPI_Get", "MPI-ping-pong"}
+# Those that tests/jobs measures.
+OF_JOBS = {
+    name
+    for name, each in CONTESTANTS.items()
+    if isinstance(each, (Mpi, MpiCrowd, MpiOpening, Ranks))
+}
 NO_ARRAY = {
     *(Operation.CALL, Operation.PIPELINE, Operation.CLIENTS, Operation.CREATE, Operation.USE),
-    *(Operation.START, Operation.MEMORY),
+    *(Operation.START, Operation.MEMORY, Operation.OPEN),
 }
 
 

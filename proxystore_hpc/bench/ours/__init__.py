@@ -19,16 +19,15 @@ def ours(leader: Any = None) -> list[Contestant]:
     from proxystore_hpc.bench.ours.doors import Door
     from proxystore_hpc.bench.ours.engines import Calls
     from proxystore_hpc.bench.ours.futures import Futures, Streams
-    from proxystore_hpc.bench.ours.mpi import Backend, Mpi
+    from proxystore_hpc.bench.ours.mpi import mpi
     from proxystore_hpc.bench.ours.processes import Beside, Process
     from proxystore_hpc.bench.ours.proxies import Proxies
+    from proxystore_hpc.bench.ours.ranks_starting import Ranks
     from proxystore_hpc.bench.ours.ways import ways
 
-    backend = Backend(leader)
-    cases = ("mpi", "MPI_Get", "MPI-ping-pong")
     return [
         *map(Door, ways()),
-        *(Mpi(case, backend) for case in cases),
+        *mpi(leader),
         *(Calls(way) for way in ways() if way.name == "shm" or way.door == "ucx"),
         *(Crowd(way, n) for way in ways() if way.name in ("shm", "ucx-tcp") for n in (1, 2, 4)),
         Futures(),
@@ -36,5 +35,6 @@ def ours(leader: Any = None) -> list[Contestant]:
         Streams(stored=False),
         *(Proxies(through=through) for through in (True, False)),
         *map(Process, ("python+numpy", "store", "engine")),
+        *(Ranks(n, store=store, leader=leader) for n in (2, 4) for store in (False, True)),
         *(Beside(busy=busy) for busy in (True, False)),
     ]

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxystore_hpc.bench.companion import Companion
 from proxystore_hpc.bench.contestant import Burst, Kind, Operation
 from proxystore_hpc.bench.data import expect, pattern
 from proxystore_hpc.bench.ours import ways
 
-__all__ = ["Crowd"]
+if TYPE_CHECKING:
+    from proxystore_hpc.store import Store
+
+__all__ = [
+    "Crowd",
+    "Reading",
+    "gathering",
+    "members_of",
+    "operations_of",
+    "owners_of",
+    "share_of",
+    "who_reads_whom",
+]
 
 _MEMBER = "proxystore_hpc.bench.ours.crowds:Member"
 _LONG = 5e-3
@@ -36,9 +48,7 @@ class Crowd:
     def __init__(self, way: ways.Way, count: int) -> None:
         self.name = f"{way.name} x{count}"
         self.about = f"{count} at once, by {way.about}"
-        self.operations = frozenset({Operation.WEAK, Operation.STRONG})
-        if count > 1:
-            self.operations |= {Operation.ONE_TO_MANY, Operation.MANY_TO_ONE, Operation.ALL_TO_ALL}
+        self.operations = operations_of(count)
         self._way, self._count = way, count
 
     def check(self) -> dict[str, str]:
@@ -51,34 +61,62 @@ class Crowd:
 
     @contextmanager
     def _opened(self, operation: Operation, nbytes: int) -> Iterator[Burst]:
-        count = self._count
-        if operation is Operation.STRONG:
-            nbytes = max(1, nbytes // count)
+        readings = who_reads_whom(operation, self._count)
+        nbytes = share_of(operation, self._count, nbytes)
         with ExitStack() as stack:
+            members = {
+                number: stack.enter_context(Companion(_MEMBER, way=self._way, nbytes=nbytes))
+                for number in members_of(readings)
+            }
+            keys = {owner: members[owner].call("key") for owner in owners_of(readings)}
+            for reader, owners in readings.items():
+                members[reader].call("prepare", [keys[owner] for owner in owners])
+            readers, together = [members[reader] for reader in readings], gathering(operation)
+            yield lambda: together(_at_once(readers))
 
-            def members(number: int) -> list[Companion]:
-                return [
-                    stack.enter_context(Companion(_MEMBER, way=self._way, nbytes=nbytes))
-                    for _ in range(number)
-                ]
 
-            if operation is Operation.ONE_TO_MANY:
-                (owner,), readers = members(1), members(count)
-                sources = [[owner.call("key")]] * count
-            elif operation is Operation.MANY_TO_ONE:
-                owners, readers = members(count), members(1)
-                sources = [[owner.call("key") for owner in owners]]
-            elif operation is Operation.ALL_TO_ALL:
-                readers = members(count)
-                keys = [member.call("key") for member in readers]
-                sources = [[key for key in keys if key is not own] for own in keys]
-            else:
-                owners, readers = members(count), members(count)
-                sources = [[owner.call("key")] for owner in owners]
-            for reader, theirs in zip(readers, sources, strict=True):
-                reader.call("prepare", theirs)
-            together = max if operation is Operation.STRONG else statistics.fmean
-            yield lambda: float(together(_at_once(readers)))
+def operations_of(count: int) -> frozenset[Operation]:
+    """What so many at once can do."""
+    pairs = frozenset({Operation.WEAK, Operation.STRONG})
+    if count == 1:
+        return pairs
+    return pairs | {Operation.ONE_TO_MANY, Operation.MANY_TO_ONE, Operation.ALL_TO_ALL}
+
+
+def who_reads_whom(operation: Operation, count: int) -> dict[int, list[int]]:
+    """For each reader the owners whose arrays it reads; member 0 reads, and 1 owns.
+
+    Args:
+        operation: One of `operations_of`.
+        count: Of readers, owners, members or pairs; there are at most twice as many members.
+    """
+    if operation is Operation.ONE_TO_MANY:
+        return {reader: [1] for reader in (0, *range(2, count + 1))}
+    if operation is Operation.MANY_TO_ONE:
+        return {0: list(range(1, count + 1))}
+    if operation is Operation.ALL_TO_ALL:
+        return {one: [other for other in range(count) if other != one] for one in range(count)}
+    return {2 * pair: [2 * pair + 1] for pair in range(count)}
+
+
+def owners_of(readings: Mapping[int, Iterable[int]]) -> list[int]:
+    """Those whose arrays are read."""
+    return sorted({owner for owners in readings.values() for owner in owners})
+
+
+def members_of(readings: Mapping[int, Iterable[int]]) -> list[int]:
+    """All readers and owners."""
+    return sorted({*readings, *owners_of(readings)})
+
+
+def share_of(operation: Operation, count: int, nbytes: int) -> int:
+    """Bytes of each array."""
+    return max(1, nbytes // count) if operation is Operation.STRONG else nbytes
+
+
+def gathering(operation: Operation) -> Callable[[Sequence[float]], float]:
+    """What the result is of the seconds that the readers took."""
+    return max if operation is Operation.STRONG else statistics.fmean
 
 
 def _at_once(readers: Sequence[Companion]) -> list[float]:
@@ -87,12 +125,17 @@ def _at_once(readers: Sequence[Companion]) -> list[float]:
     return [reader.result() for reader in readers]
 
 
-class Member:
-    """Role: owns an array, and reads those of others into memory of its own."""
+class Reading:
+    """Owns an array, and reads those of others into memory of its own.
 
-    def __init__(self, way: ways.Way, nbytes: int) -> None:
-        self._way, self._nbytes = way, nbytes
-        self._store = way.open_store(ways.capacity_for(nbytes))
+    Args:
+        store: What it does so with.
+        way: The door that the store must take.
+        nbytes: Of an array.
+    """
+
+    def __init__(self, store: Store, way: ways.Way, nbytes: int) -> None:
+        self._store, self._way, self._nbytes = store, way, nbytes
         self._target = pattern(nbytes)
         self._keys: list[Any] = []
         self._loops = 1
@@ -122,3 +165,10 @@ class Member:
     def close(self) -> None:
         """Closes the store."""
         self._store.close()
+
+
+class Member(Reading):
+    """Role: one of a crowd, with a store of its own."""
+
+    def __init__(self, way: ways.Way, nbytes: int) -> None:
+        super().__init__(way.open_store(ways.capacity_for(nbytes)), way, nbytes)

@@ -17,7 +17,7 @@ from proxystore_hpc.bench.contestant import Burst, Kind, Operation
 from proxystore_hpc.bench.data import pattern
 from proxystore_hpc.bench.ours import ways
 
-__all__ = ["Beside", "Process"]
+__all__ = ["Beside", "Process", "private_bytes"]
 
 _HERE = "proxystore_hpc.bench.ours.processes"
 _IMPORT = "import numpy"
@@ -79,14 +79,15 @@ class Process:
         if operation is Operation.START:
             yield lambda: run("pass")[0]
         else:
-            yield lambda: _private(run(_TELL)[1])
+            yield lambda: private_bytes(run(_TELL)[1])
 
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": module_path()}
 
 
-def _private(smaps: str) -> float:
+def private_bytes(smaps: str) -> float:
+    """Of a process, by its `smaps_rollup`: resident bytes that it shares with no other."""
     found = re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+) kB$", smaps, re.MULTILINE)
     return 1024.0 * sum(map(int, found))
 

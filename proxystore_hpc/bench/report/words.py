@@ -33,5 +33,6 @@ ABOUT = {
     Operation.USE: "An item is read from a small object that is there already.",
     Operation.START: "A new process starts until it could use what is named.",
     Operation.MEMORY: "Private resident memory of a process that holds what is named.",
+    Operation.OPEN: "All ranks of a job open a store together; time of the slowest.",
     Operation.SLOWDOWN: "How many times as long a computation takes as alone.",
 }
