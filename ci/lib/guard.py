@@ -42,8 +42,8 @@ class Check:
 
 
 CHECKS = (
-    Check("shm", Operation.GET, KIB, 0.038),
-    Check("shm", Operation.PUT, KIB, 0.040),
+    Check("shm", Operation.GET, KIB, 0.050),
+    Check("shm", Operation.PUT, KIB, 0.049),
     Check("registered", Operation.GET, MIB, 0.42),
     Check("engine-shm", Operation.PULL, MIB, 0.50),
     Check("proxy", Operation.USE, 0, 0.48),
