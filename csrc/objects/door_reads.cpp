@@ -13,6 +13,8 @@ namespace pshpc::objects {
 namespace {
 
 constexpr Nanoseconds kTrustedDuration = kShortestGrace / 2;
+// Up to here a copy is cheaper than another round trip.
+constexpr std::size_t kSmall = 16u << 10;
 // An owner that is there to send answers within this time, unless its machine is very busy.
 constexpr Nanoseconds kOwnersTurn = 5 * kMillisecond;
 
@@ -24,6 +26,10 @@ struct InFlight {
 };
 struct HeaderInFlight {
   ObjectHeader header;
+  InFlight uses;
+};
+struct BytesInFlight {
+  Bytes bytes;
   InFlight uses;
 };
 
@@ -55,6 +61,7 @@ class Transfer {
   Status read(const Region& region, std::uint64_t offset, Span into, Deadline deadline) {
     auto operation = std::make_unique<fabric::Operation>(
         std::make_shared<InFlight>(InFlight{channel_, region, nullptr}));
+    operation->set_awaited();
     channel_->read(*region, offset, into, operation.get());
     const Status status = link_->wait(*door_, *operation, deadline);
     return settle(status, std::move(operation));
@@ -66,11 +73,27 @@ class Transfer {
     auto kept = std::make_shared<HeaderInFlight>();
     kept->uses = {channel_, region, nullptr};
     auto operation = std::make_unique<fabric::Operation>(kept);
+    operation->set_awaited();
     channel_->read(*region, offset, {&kept->header, kHeaderSize}, operation.get());
     const Status status = link_->wait(*door_, *operation, deadline);
     if (!operation->done()) fabric::Operation::abandon(std::move(operation));
     if (!status.ok()) return status;
     return std::shared_ptr<const ObjectHeader>(kept, &kept->header);
+  }
+
+  // Into memory that stays as long as the transfer does.
+  Expected<std::shared_ptr<const Bytes>> read_kept(const Region& region, std::uint64_t offset,
+                                                   std::size_t size, Deadline deadline) {
+    auto kept = std::make_shared<BytesInFlight>();
+    kept->bytes.resize(size);
+    kept->uses = {channel_, region, nullptr};
+    auto operation = std::make_unique<fabric::Operation>(kept);
+    operation->set_awaited();
+    channel_->read(*region, offset, kept->bytes, operation.get());
+    const Status status = link_->wait(*door_, *operation, deadline);
+    if (!operation->done()) fabric::Operation::abandon(std::move(operation));
+    if (!status.ok()) return status;
+    return std::shared_ptr<const Bytes>(kept, &kept->bytes);
   }
 
   Expected<FetchReply> fetch(const Key& key, std::uint64_t offset, Span into, Deadline deadline) {
@@ -143,12 +166,44 @@ Status blame(const Key& key, bool changing, const Status& status) {
   return changing && status.code() == Code::timed_out ? kept_changing(key) : status;
 }
 
-// One-sided: header, bytes, header again. That order needs no grace period.
+// Header and bytes at once, where that is little. Nothing if the look at the header comes too late
+// to vouch for the bytes.
+std::optional<Status> read_small(Transfer& transfer, const Transfer::Region& block, const Key& key,
+                                 std::uint64_t offset, Span into, Deadline deadline) {
+  const Nanoseconds started = now();
+  const auto before = kHeaderSize + static_cast<std::size_t>(offset);
+  auto both = transfer.read_kept(block, key.offset, before + into.size, deadline);
+  if (!both) return both.status();
+  const std::uint8_t* const bytes = both.value()->data();
+  if (!header_is(bytes, key)) return gone(key);
+  if (now() - started >= kTrustedDuration) return std::nullopt;
+  copy_bytes(into.data, {bytes + before, into.size});
+  return Status();
+}
+
+// What is stored never changes: that it is there afterwards says that it was there before.
+Status read_stored(Transfer& transfer, const Transfer::Region& block, const Key& key,
+                   std::uint64_t offset, Span into, Deadline deadline) {
+  if (offset + into.size <= kSmall) {
+    const auto small = read_small(transfer, block, key, offset, into, deadline);
+    if (small) return *small;
+  }
+  const Status status = transfer.read(block, key.offset + kHeaderSize + offset, into, deadline);
+  if (!status.ok()) return status;
+  auto after = transfer.read_header(block, key.offset, deadline);
+  if (!after) return after.status();
+  return after.value()->is(key.object_id, key.generation) ? Status() : gone(key);
+}
+
+// One-sided. What changes is read between two looks at its header, in an order that needs no grace
+// period.
 Status read_one_sided(Transfer& transfer, const std::shared_ptr<Link>& link,
                       const fabric::DoorHandle& door, const Key& key, std::uint64_t offset,
                       Span into, Deadline deadline) {
   auto block = link->region(door->name(), key.segment, key, deadline);
   if (!block) return block.status();
+  if (!(key.flags & Key::kLive))
+    return read_stored(transfer, block.value(), key, offset, into, deadline);
   bool changing = false;
   const auto outcome = [&](const Status& status) { return blame(key, changing, status); };
   do {
@@ -256,6 +311,7 @@ Status DoorRead::start(Deadline deadline) {
     region_ = std::move(region).value();
     operation_ = std::make_unique<fabric::Operation>(
         std::make_shared<InFlight>(InFlight{channel_, region_, buffer_}));
+    operation_->set_awaited();
     started_ = now();
     channel_->read(*region_, key_.offset,
                    span.slice(0, kHeaderSize + static_cast<std::size_t>(key_.length)),
@@ -342,6 +398,16 @@ Status confirm_remotely(const std::shared_ptr<Link>& link, const fabric::DoorHan
   const bool same =
       header.value()->is(key.object_id, key.generation) && header.value()->length == key.length;
   return same ? Status() : gone(key);
+}
+
+bool seen_unchanged(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
+                    const Key& key, Deadline deadline) {
+  Transfer transfer(link, door);
+  if (!transfer.open() || !transfer.channel().one_sided()) return false;
+  const auto block = link->region(door->name(), key.segment, key, deadline);
+  if (!block) return false;
+  const auto header = transfer.read_header(block.value(), key.offset, deadline);
+  return header && header.value()->is(key.object_id, key.generation);
 }
 
 Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t offset,

@@ -51,6 +51,11 @@ Status read_through_door(const std::shared_ptr<Link>& link, const fabric::DoorHa
 Status confirm_remotely(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
                         const Key& key, Deadline deadline);
 
+// Whether the object is where its key says, by a look at the owner's memory that costs the owner
+// nothing. False also if there is no such look, or it did not come off: then the owner is asked.
+bool seen_unchanged(const std::shared_ptr<Link>& link, const fabric::DoorHandle& door,
+                    const Key& key, Deadline deadline);
+
 // The last resort: over our own connection, piece by piece.
 Status read_through_socket(const std::shared_ptr<Link>& link, const Key& key, std::uint64_t offset,
                            Span into, Deadline deadline);

@@ -98,6 +98,7 @@ class Reader {
   bool is_self(const OwnerAddress& owner) const { return owner.id == owner_->self().id; }
   bool wait_for_renewal(const OwnerId& owner, const std::shared_ptr<Link>& link, Deadline deadline);
   void forget(const OwnerId& owner, const std::shared_ptr<Link>& link);
+  bool seen_unchanged(const Key& key, Deadline deadline);
   std::vector<Way> ways(const Link& link) const;
   Status no_way(const Link& link, const Key& key) const;
   // A key may have been garbled: before much memory is taken for `length` bytes, the owner's word

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "objects/door_reads.h"
 #include "objects/reader.h"
 #include "objects/writer.h"
 
@@ -42,7 +43,25 @@ std::vector<Status> Reader::validate(const std::vector<Key>& keys,
   const auto here = [&](std::size_t i) {
     return owner_->validate(keys[i].object_id, keys[i].capability, generations[i]);
   };
+  if (keys.size() == 1 && generations.front() == keys.front().generation &&
+      seen_unchanged(keys.front(), deadline))
+    return {Status()};
   return ask_each({Kind::validate, {}, add, here}, keys, deadline);
+}
+
+// Many are asked for in one request; for one, a look takes a fraction of that.
+bool Reader::seen_unchanged(const Key& key, Deadline deadline) {
+  if (is_self(key.owner) || key.deferred()) return false;
+  std::shared_ptr<Link> link;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = links_.find(key.owner.id);
+    if (found != links_.end()) link = found->second.link;
+  }
+  if (!link || !link->alive()) return false;
+  for (const Way& way : ways(*link))
+    if (way.door) return objects::seen_unchanged(link, way.door, key, deadline);
+  return false;
 }
 
 std::vector<Status> Reader::extend(const std::vector<Key>& keys, Nanoseconds time_to_live,

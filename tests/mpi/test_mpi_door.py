@@ -127,6 +127,43 @@ def test_evicted_objects_are_not_read(world: Any, store: Store) -> None:
     leave_together(world)
 
 
+def requests(store: Store) -> int:
+    """Requests about objects that this rank has served."""
+    served = store._instance.rpc_stats()["served"]
+    return sum(method["calls"] for method in served if method["name"].startswith("store."))
+
+
+def test_what_is_cached_is_looked_at_and_not_asked_for(world: Any, store: Store) -> None:
+    key = store.put(field(world.rank))
+    keys = world.allgather(key)
+    right = (world.rank + 1) % world.size
+    kept = store.get(keys[right])
+    leave_together(world)
+    before = requests(store)
+    for _ in range(20):
+        assert store.get(keys[right]).ctypes.data == kept.ctypes.data
+    leave_together(world)
+    assert requests(store) == before
+    store.evict(key)
+    leave_together(world)
+    assert store.get(keys[right], default="gone") == "gone"
+    leave_together(world)
+
+
+@pytest.mark.parametrize("cells", [1, 1_500, 100_000])
+def test_memory_of_the_users_is_filled(world: Any, store: Store, cells: int) -> None:
+    keys = world.allgather(store.put(field(world.rank, cells)))
+    for rank, key in enumerate(keys):
+        into = np.full(cells + 3, -1.0)
+        assert store.get_into(key, into) == 8 * cells
+        np.testing.assert_array_equal(into[:cells], field(rank, cells))
+        assert (into[cells:] == -1).all()
+        half = np.zeros(cells // 2)
+        store.get_into(key, half, offset=8 * (cells - cells // 2))
+        np.testing.assert_array_equal(half, field(rank, cells)[cells - cells // 2 :])
+    leave_together(world)
+
+
 def compute_in_python(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
