@@ -17,6 +17,8 @@ namespace {
 constexpr Nanoseconds kIdleSpin = 200 * kMicrosecond;
 // Polls of a cheap target before the clock is looked at: some microseconds.
 constexpr unsigned kBriefPolls = 100;
+// A cheap target whose polls take longer has moved bytes meanwhile, though it does not say so.
+constexpr Nanoseconds kBusyPolls = 4 * kMicrosecond;
 // So long the progress thread stays away after a driver has left, since most come back.
 constexpr Nanoseconds kLinger = 200 * kMicrosecond;
 // A yield that took so long gave the processor to somebody else: then sleeping is better than
@@ -56,7 +58,11 @@ long futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value,
 
 Status Drive::wait(const Operation& operation, Deadline deadline,
                    const std::function<bool()>& interrupted) {
-  if (operation.done() || spin_briefly(operation)) return {};
+  return wait_briefly(operation) ? Status() : wait_on(operation, deadline, interrupted);
+}
+
+Status Drive::wait_on(const Operation& operation, Deadline deadline,
+                      const std::function<bool()>& interrupted, Nanoseconds patient_until) {
   Nanoseconds pause = kFirstQuestion;
   Nanoseconds question = now() + pause;
   bool may_spin = !contended();
@@ -72,19 +78,21 @@ Status Drive::wait(const Operation& operation, Deadline deadline,
     if (may_spin) {
       const SpinToken token;
       if (token) {
-        spin(operation, until);
+        spin(operation, until, patient_until);
         // A spin that ended early saw nothing for long: leave it to the progress thread.
         may_spin = now() >= until && !contended();
         continue;
       }
     }
+    target_.sleeping();
     may_spin = sleep(operation, until) && !contended();
   }
   return {};
 }
 
 // Without a look at the clock, which costs more than an answer that is there already.
-bool Drive::spin_briefly(const Operation& operation) {
+bool Drive::wait_briefly(const Operation& operation) {
+  if (operation.done()) return true;
   if (polls_ == 1 || contended_until_.load(std::memory_order_relaxed) != 0) return false;
   const SpinToken token;
   if (!token) return false;
@@ -96,8 +104,8 @@ bool Drive::spin_briefly(const Operation& operation) {
   return true;
 }
 
-void Drive::leave(Driving& driving, bool done) {
-  const bool lingers = done && sleepers_.load() == 0;
+void Drive::leave(Driving& driving, bool returns) {
+  const bool lingers = returns && sleepers_.load() == 0;
   if (lingers) left_.fetch_add(1, std::memory_order_relaxed);
   driving.end();
   if (!lingers) target_.left();
@@ -113,26 +121,27 @@ unsigned Drive::poll(const Operation& operation) {
   }
 }
 
-void Drive::spin(const Operation& operation, Nanoseconds until) {
+void Drive::spin(const Operation& operation, Nanoseconds until, Nanoseconds patient_until) {
   Driving driving(drivers_);
   Nanoseconds time = now();
-  Nanoseconds give_up = time + kIdleSpin;
+  Nanoseconds give_up = std::max(time + kIdleSpin, patient_until);
   while (!operation.done()) {
-    if (poll(operation) > 0) {
-      time = now();
-      give_up = time + kIdleSpin;
+    const unsigned events = poll(operation);
+    const Nanoseconds polled = now();
+    if (events > 0 || (polls_ > 1 && polled - time > kBusyPolls)) {
+      time = polled;
+      give_up = std::max(time + kIdleSpin, patient_until);
     } else {
-      const Nanoseconds before = time;
       ::sched_yield();
       time = now();
-      if (time - before > kContendedYield) {
+      if (time - polled > kContendedYield) {
         contended_until_.store(time + kContendedPause, std::memory_order_relaxed);
-        break;
+        give_up = time;
       }
     }
     if (time >= give_up || time >= until) break;
   }
-  leave(driving, operation.done());
+  leave(driving, operation.done() || time < give_up);
 }
 
 bool Drive::sleep(const Operation& operation, Nanoseconds until) {

@@ -22,6 +22,8 @@ class Drivable {
   virtual unsigned try_progress() = 0;
   // The last driver has left, and nobody may come back.
   virtual void left() = 0;
+  // A caller goes to sleep until something completes.
+  virtual void sleeping() {}
 };
 
 class Drive {
@@ -29,9 +31,14 @@ class Drive {
   // `polls` in a row see nothing before the processor is offered to others.
   explicit Drive(Drivable& target, unsigned polls = 1) : target_(target), polls_(polls) {}
 
-  // See Door::wait().
+  // See Door::wait(). The same as the two below, one after the other.
   Status wait(const Operation& operation, Deadline deadline,
               const std::function<bool()>& interrupted);
+  // Whether it is done by the time that a few polls take.
+  bool wait_briefly(const Operation& operation);
+  // A spin goes on until `patient_until`, though it sees nothing.
+  Status wait_on(const Operation& operation, Deadline deadline,
+                 const std::function<bool()>& interrupted, Nanoseconds patient_until = 0);
 
   // A caller spins now or did so until a moment ago and will likely be back. One thread asks.
   bool active() const;
@@ -58,9 +65,8 @@ class Drive {
     bool counts_ = true;
   };
 
-  bool spin_briefly(const Operation& operation);
-  void spin(const Operation& operation, Nanoseconds until);
-  void leave(Driving& driving, bool done);
+  void spin(const Operation& operation, Nanoseconds until, Nanoseconds patient_until);
+  void leave(Driving& driving, bool returns);
   // True if it was woken, false if the time was up.
   bool sleep(const Operation& operation, Nanoseconds until);
   bool contended();

@@ -19,6 +19,10 @@ class Operation {
   Operation(const Operation&) = delete;
   Operation& operator=(const Operation&) = delete;
 
+  // The caller will wait for it as soon as it is under way: until then no thread need see to it.
+  void set_awaited() { awaited_ = true; }
+  bool awaited() const { return awaited_; }
+
   bool done() const { return state_.load(std::memory_order_acquire) == State::done; }
   // Only after done().
   const Status& status() const { return status_; }
@@ -44,6 +48,7 @@ class Operation {
   enum class State { pending, done, abandoned };
 
   std::atomic<State> state_{State::pending};
+  bool awaited_ = false;
   Status status_;
   std::shared_ptr<const void> keep_;
 };

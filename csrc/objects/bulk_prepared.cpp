@@ -29,6 +29,7 @@ Status PreparedTransfer::go(Deadline deadline) const {
     hold = std::move(held).value();
   }
   auto operation = std::make_unique<fabric::Operation>(std::move(hold));
+  operation->set_awaited();
   const Stretch& stretch = way_.stretch;
   if (order_.direction == Direction::pull)
     way_.channel->read(*way_.region, stretch.at, stretch.local, operation.get());

@@ -18,7 +18,7 @@ namespace pshpc::fabric::mpi {
 namespace {
 
 // Looks at the network between two at the bells while requests are tested, which progress MPI too.
-constexpr unsigned kPollsPerProbe = 4;
+constexpr unsigned kPollsPerProbe = 8;
 constexpr unsigned kProbesPerWake = 4;
 constexpr unsigned kPollsPerYield = 8;
 constexpr unsigned kPollsPerStreams = 64;
@@ -274,6 +274,7 @@ void MpiDoor::discard(Command& command) {
 // Without the queue, if nobody else is at it: what MPI does at once is then done.
 bool MpiDoor::try_at_once(Command& command) {
   if (!may_call()) return false;
+  const bool awaited = command.operation != nullptr && command.operation->awaited();
   bool under_way = false;
   {
     const MpiTurn turn(turn_);
@@ -281,7 +282,6 @@ bool MpiDoor::try_at_once(Command& command) {
     begin(command);
     if (!sending_.empty()) pump();
     flights_.poll();
-    stay_hot();
     under_way = !flights_.empty() || !sending_.empty() || !streams_.empty();
   }
   // Somebody may have been sent away meanwhile.
@@ -290,14 +290,8 @@ bool MpiDoor::try_at_once(Command& command) {
   } else {
     publish_and_wake();
   }
-  if (under_way) nudge();
+  if (under_way && !awaited) nudge();
   return true;
-}
-
-// While something moves, the thread polls without a pause.
-void MpiDoor::stay_hot() {
-  const Nanoseconds patience = std::exchange(patience_, 0);
-  if (!moving_.empty()) hot_until_ = std::max(hot_until_.load(), now() + options_.hot + patience);
 }
 
 // Nobody may wait for what was begun: the thread looks soon, unless a caller drives meanwhile.
@@ -330,7 +324,6 @@ unsigned MpiDoor::run_commands() {
     has_commands_ = false;
   }
   for (Command& command : commands) begin(command);
-  stay_hot();
   return static_cast<unsigned>(commands.size());
 }
 
@@ -360,13 +353,17 @@ void MpiDoor::begin(Command& command) {
 unsigned MpiDoor::work() {
   unsigned events = run_commands();
   events += flights_.poll();
-  events += mailbox_.poll();
+  // What is being moved comes before what may come besides.
+  const bool look_around = flights_.empty() || ++polls_ % kPollsPerProbe == 0;
+  if (look_around || moving_.empty()) events += mailbox_.poll();
   if (!streams_.empty() &&
       (look_at_streams_.exchange(false) || ++streams_at_ % kPollsPerStreams == 0))
     events += pump_streams();
   if (!sending_.empty()) events += pump();
-  if (flights_.empty() || ++polls_ % kPollsPerProbe == 0) events += listen();
-  if (!moving_.empty()) keep_peers_awake();
+  if (look_around) {
+    events += listen();
+    keep_peers_awake();
+  }
   return events;
 }
 
@@ -399,19 +396,24 @@ unsigned MpiDoor::progress() {
   const Nanoseconds time = now();
   if (events > 0) {
     last_active_ = time;
-  } else if (time < hot_until_.load(std::memory_order_relaxed) && time >= contended_until_ &&
-             ++idle_polls_ % kPollsPerYield == 0) {
+  } else if (hot(time) && time >= contended_until_ && ++idle_polls_ % kPollsPerYield == 0) {
     ::sched_yield();
     if (now() - time > kContendedYield) contended_until_ = now() + kContendedPause;
   }
   return events;
 }
 
+// Then the thread polls without a pause.
+bool MpiDoor::hot(Nanoseconds time) const {
+  return time < heard_until_.load(std::memory_order_relaxed) ||
+         time < moving_until_.load(std::memory_order_relaxed);
+}
+
 // The longer nothing happened, the longer it sleeps.
 bool MpiDoor::arm() {
   if (birth_ != fork_generation()) return true;
   const Nanoseconds time = now();
-  const bool hot = time < hot_until_.load();
+  const bool hot = this->hot(time);
   if (has_commands_ || has_news_ || (hot && time >= contended_until_)) return false;
   armed_ = true;
   wake_after(hot ? kShortestSleep
@@ -444,7 +446,9 @@ void MpiDoor::left() {
 Status MpiDoor::wait(const Operation& operation, Deadline deadline,
                      const std::function<bool()>& interrupted) {
   if (in_background()) {
-    const Status waited = drive_.wait(operation, deadline, interrupted);
+    Status waited;
+    if (!drive_.wait_briefly(operation))
+      waited = drive_.wait_on(operation, deadline, interrupted, moving_until_.load());
     rest();
     return waited;
   }
@@ -498,19 +502,13 @@ void MpiDoor::rank_failed(int rank, const Status& why) {
 void MpiDoor::publish() {
   while (has_news_.load(std::memory_order_acquire)) {
     if (publishing_.exchange(true)) return;  // who publishes looks again
-    for (;;) {
-      News next;
-      {
-        std::lock_guard<std::mutex> lock(news_mutex_);
-        if (news_.empty()) {
-          has_news_ = false;
-          break;
-        }
-        next = std::move(news_.front());
-        news_.pop_front();
-      }
-      run(next);
+    {
+      std::lock_guard<std::mutex> lock(news_mutex_);
+      published_.swap(news_);
+      has_news_ = false;
     }
+    for (News& news : published_) run(news);
+    published_.clear();
     publishing_ = false;
   }
 }

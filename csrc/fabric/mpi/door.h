@@ -23,6 +23,7 @@
 #include "fabric/mpi/attachments.h"
 #include "fabric/mpi/lane.h"
 #include "fabric/mpi/mailbox.h"
+#include "fabric/mpi/neighbour.h"
 #include "fabric/mpi/node_bells.h"
 #include "fabric/turn.h"
 
@@ -113,7 +114,6 @@ class MpiDoor final : public Door,
   bool try_at_once(Command& command);
   void discard(Command& command);
   void nudge();
-  void stay_hot();
   void tell(News news);
   void complete(Operation* operation, const Status& status);
 
@@ -125,6 +125,7 @@ class MpiDoor final : public Door,
   void fetch(const Fetch& fetch);
   void tell_of(const Fetch& fetch, const Status& how);
   void acknowledge(const Fetch& fetch, const Status& status);
+  void moving(int rank, std::size_t size);
   void moved(int rank);
   Status lock(int rank);
   void finish(const OutgoingPtr& message);
@@ -139,14 +140,15 @@ class MpiDoor final : public Door,
   unsigned pump();
   unsigned listen();
   void heard();
+  Neighbour& neighbour(int rank);
   void answered(int rank);
-  void ring(int rank);
-  void wake_for_transfer(int rank);
+  void ring(Neighbour& neighbour, Nanoseconds time);
+  void wake_for_transfer(Neighbour& neighbour, Nanoseconds time);
   void keep_peers_awake();
 
   void record_came(int rank, Bytes record) override;
   void rank_failed(int rank, const Status& why) override;
-  void noticed(int rank) override { ring(rank); }
+  void noticed(int rank) override { ring(neighbour(rank), now()); }
   void loan_ended(unsigned slot) override;
   std::optional<Part> lend(const OutgoingPtr& message) override;
 
@@ -162,7 +164,9 @@ class MpiDoor final : public Door,
   bool driven() const override { return drive_.active(); }
   unsigned try_progress() override;
   void left() override;
+  void sleeping() override { nudge(); }
   void rest();
+  bool hot(Nanoseconds time) const;
   void wake_after(Nanoseconds delay) const;
 
   const Port port_;
@@ -202,17 +206,13 @@ class MpiDoor final : public Door,
   std::vector<std::shared_ptr<Lane>> streams_;
   unsigned streams_at_ = 0;
   std::atomic<bool> look_at_streams_{false};
-  std::unordered_map<int, unsigned> moving_;  // transfers by rank
-  struct Bell {
-    Nanoseconds rung = 0;
-    Nanoseconds pause = 0;
-  };
-  std::unordered_map<int, Bell> bells_;
+  std::unordered_map<int, Neighbour> neighbours_;
+  std::vector<Neighbour*> moving_;  // those whose memory is moved now
   Attachments attachments_;
   NodeBells node_bells_;
-  Nanoseconds patience_ = 0;  // with transfers that were begun just now
   unsigned polls_ = 0;
-  std::atomic<Nanoseconds> hot_until_{0};
+  // Until then the thread polls: for others who rang, and for transfers of this rank.
+  std::atomic<Nanoseconds> heard_until_{0}, moving_until_{0};
 
   // Of the progress thread.
   Nanoseconds last_active_ = 0;
@@ -220,9 +220,10 @@ class MpiDoor final : public Door,
   unsigned idle_polls_ = 0;
 
   std::mutex news_mutex_;
-  std::deque<News> news_;
+  std::vector<News> news_;
   std::atomic<bool> has_news_{false};
   std::atomic<bool> publishing_{false};
+  std::vector<News> published_;  // of who publishes
 
   std::atomic<std::uint64_t> dropped_{0};
 };

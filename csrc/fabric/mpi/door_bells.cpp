@@ -8,49 +8,58 @@ namespace pshpc::fabric::mpi {
 namespace {
 
 constexpr int kBell = 1;
-// A rank that was rung for is awake for so long.
-constexpr Nanoseconds kBellLasts = 400 * kMicrosecond;
-constexpr Nanoseconds kLongestPause = 100 * kMillisecond;
+// A transfer that takes so long for a byte is one that nobody helps along.
+constexpr std::size_t kNanosecondsPerByte = 4;
 
 }  // namespace
 
-void MpiDoor::moved(int rank) {
-  answered(rank);
-  const auto moving = moving_.find(rank);
-  if (--moving->second == 0) moving_.erase(moving);
+Neighbour& MpiDoor::neighbour(int rank) {
+  return neighbours_.try_emplace(rank, rank).first->second;
 }
 
-// It is awake.
-void MpiDoor::answered(int rank) { bells_[rank].pause = kBellLasts; }
-
-void MpiDoor::ring(int rank) {
-  if (rank == port_.rank) return;
-  Bell& bell = bells_[rank];
+void MpiDoor::moving(int rank, std::size_t size) {
+  Neighbour& target = neighbour(rank);
   const Nanoseconds time = now();
-  if (time - bell.rung < bell.pause) return;
-  bell.rung = time;
-  // Messages that a rank does not take use up what MPI has for those to others.
-  bell.pause = std::clamp(bell.pause * 5 / 4, kBellLasts, kLongestPause);
-  if (node_bells_.ring(rank)) return;
+  const auto longest = static_cast<Nanoseconds>(size * kNanosecondsPerByte);
+  moving_until_ = std::max(moving_until_.load(), time + options_.hot + longest);
+  if (target.begin(size, time)) moving_.push_back(&target);
+  wake_for_transfer(target, time);
+}
+
+void MpiDoor::moved(int rank) {
+  Neighbour& target = neighbour(rank);
+  if (!target.end()) return;
+  moving_.erase(std::find(moving_.begin(), moving_.end(), &target));
+  if (moving_.empty()) moving_until_ = 0;
+}
+
+void MpiDoor::answered(int rank) { neighbour(rank).answered(); }
+
+void MpiDoor::ring(Neighbour& neighbour, Nanoseconds time) {
+  if (neighbour.rank() == port_.rank || !neighbour.may_ring(time)) return;
+  neighbour.rang(time);
+  if (node_bells_.ring(neighbour.rank())) return;
   flights_.start(
       "ringing",
       [&](Flights::Flight& flight) {
-        return port_.api->isend(&flight.operand, 0, port_.api->constants.byte, rank, kBell,
-                                port_.comm, &flight.request);
+        return port_.api->isend(&flight.operand, 0, port_.api->constants.byte, neighbour.rank(),
+                                kBell, port_.comm, &flight.request);
       },
       [](const Status&, std::uint64_t) {});
 }
 
 // Not where MPI sees to that without us. Messages need our threads all the same.
-void MpiDoor::wake_for_transfer(int rank) {
-  if (!port_.api->settings().progresses_itself) ring(rank);
+void MpiDoor::wake_for_transfer(Neighbour& neighbour, Nanoseconds time) {
+  if (!port_.api->settings().progresses_itself && neighbour.needs_bell(time)) ring(neighbour, time);
 }
 
 void MpiDoor::keep_peers_awake() {
-  for (const auto& [rank, transfers] : moving_) wake_for_transfer(rank);
+  if (moving_.empty()) return;
+  const Nanoseconds time = now();
+  for (Neighbour* neighbour : moving_) wake_for_transfer(*neighbour, time);
 }
 
-void MpiDoor::heard() { hot_until_ = std::max(hot_until_.load(), now() + options_.hot); }
+void MpiDoor::heard() { heard_until_ = now() + options_.hot; }
 
 unsigned MpiDoor::listen() {
   const Api& api = *port_.api;

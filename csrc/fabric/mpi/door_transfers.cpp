@@ -6,13 +6,6 @@
 #include "fabric/mpi/door.h"
 
 namespace pshpc::fabric::mpi {
-namespace {
-
-// A transfer slower than this is one that nobody helps along.
-constexpr std::size_t kBytesPerNanosecondInverse = 4;
-
-}  // namespace
-
 // Each rank for itself: in an epoch of all, Open MPI's flush of one waits for all.
 Status MpiDoor::lock(int rank) {
   std::uint8_t& locked = port_.locked[rank];
@@ -29,7 +22,6 @@ void MpiDoor::move(Command& command) {
   const Api& api = *port_.api;
   const int rank = command.lane->rank;
   if (const Status locked = lock(rank); !locked.ok()) return complete(command.operation, locked);
-  wake_for_transfer(rank);
   auto transfer = std::make_shared<Transfer>();
   transfer->lane = command.lane;
   transfer->operation = command.operation;
@@ -38,9 +30,7 @@ void MpiDoor::move(Command& command) {
       std::max<std::size_t>((command.span.size + kLongestPart - 1) / kLongestPart, 1);
   transfer->size = command.span.size;
   transfer->last = command.address + static_cast<Aint>(command.span.size) - 1;
-  ++moving_[rank];
-  patience_ =
-      std::max(patience_, static_cast<Nanoseconds>(command.span.size * kBytesPerNanosecondInverse));
+  moving(rank, command.span.size);
   const std::size_t pieces = transfer->pieces;
   for (std::size_t i = 0; i < pieces; ++i) {
     const std::size_t at = i * kLongestPart;
@@ -74,7 +64,7 @@ void MpiDoor::piece_done(const std::shared_ptr<Transfer>& transfer, const Status
 void MpiDoor::flush(const std::shared_ptr<Transfer>& transfer) {
   const Api& api = *port_.api;
   const int rank = transfer->lane->rank;
-  ++moving_[rank];
+  moving(rank, 1);
   flights_.start(
       "looking at what was written",
       [&](Flights::Flight& flight) {
@@ -108,10 +98,7 @@ void MpiDoor::fetch(const Fetch& fetch) {
     if (const Status locked = lock(rank); !locked.ok()) return acknowledge(fetch, locked);
   }
   const auto at = static_cast<Aint>(loan ? fetch.part.address : slot_at(fetch.part.slot));
-  wake_for_transfer(rank);
-  ++moving_[rank];
-  patience_ =
-      std::max(patience_, static_cast<Nanoseconds>(fetch.part.size * kBytesPerNanosecondInverse));
+  moving(rank, fetch.part.size);
   flights_.start(
       "fetching a payload",
       [&](Flights::Flight& flight) {

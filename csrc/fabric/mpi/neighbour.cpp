@@ -1,0 +1,47 @@
+#include "fabric/mpi/neighbour.h"
+
+#include <algorithm>
+
+namespace pshpc::fabric::mpi {
+namespace {
+
+constexpr Nanoseconds kLongestPause = 100 * kMillisecond;
+// A thread that was rung for sleeps again after that.
+constexpr Nanoseconds kAwake = 2 * kMillisecond;
+// How long a transfer to a rank that is in MPI takes at most, beside its bytes at 2 GB/s.
+constexpr Nanoseconds kPatience = 20 * kMicrosecond;
+constexpr std::size_t kBytesPerNanosecond = 2;
+
+}  // namespace
+
+bool Neighbour::begin(std::size_t size, Nanoseconds time) {
+  if (attentive_ || until_trial_ == 0)
+    patient_until_ = time + kPatience + static_cast<Nanoseconds>(size / kBytesPerNanosecond);
+  else
+    --until_trial_;
+  if (moving_++ > 0) return false;
+  began_ = time;
+  return true;
+}
+
+bool Neighbour::end() {
+  answered();
+  if (--moving_ > 0) return false;
+  const bool patient = patient_until_ > began_;
+  if (patient && rung_ >= patient_until_) {
+    attentive_ = false;
+    until_trial_ = trial_pause_ = std::min(2 * trial_pause_, kLastTrial);
+  } else if (patient && !attentive_ && began_ - rung_ > kAwake) {
+    attentive_ = true;
+    trial_pause_ = std::max(trial_pause_ / 2, kFirstTrial);
+  }
+  return true;
+}
+
+// Messages that a rank does not take use up what MPI has for those to others.
+void Neighbour::rang(Nanoseconds time) {
+  rung_ = time;
+  pause_ = std::clamp(pause_ * 5 / 4, kBellLasts, kLongestPause);
+}
+
+}  // namespace pshpc::fabric::mpi
