@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -87,7 +88,9 @@ def interleaved(
     most: int = 5_000,
     warm_up: int = 2,
 ) -> dict[str, Stats]:
-    """Times actions by turns.
+    """Times actions by turns, in another order each round.
+
+    So none of them always finds what the same other one has left in the caches and the scheduler.
 
     Args:
         actions: By name.
@@ -105,9 +108,12 @@ def interleaved(
     gc.disable()
     try:
         end, rounds = time.perf_counter() + seconds, 0
+        turns = list(ready)
+        order = random.Random(0)
         while rounds < fewest or (rounds < most and time.perf_counter() < end):
-            for name, action in ready.items():
-                samples[name].append(action.time())
+            order.shuffle(turns)
+            for name in turns:
+                samples[name].append(ready[name].time())
             rounds += 1
     finally:
         if collecting:
