@@ -17,7 +17,7 @@ struct World {
 
   void ring_if_needed() {
     if (!rank.needs_bell(time) || !rank.may_ring(time)) return;
-    rank.rang(time);
+    rank.rang(time, 100 * kMillisecond);
     last = time;
     ++bells;
   }
@@ -113,7 +113,7 @@ TEST(who_does_not_answer_is_rung_for_less_and_less_often) {
     CHECK(bells < 2 || time - last >= pause);
     pause = time - last;
     last = time;
-    rank.rang(time);
+    rank.rang(time, 100 * kMillisecond);
     ++bells;
   }
   CHECK(bells > 20);

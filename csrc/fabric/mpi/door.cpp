@@ -391,9 +391,14 @@ unsigned MpiDoor::progress() {
     look_at_streams_ = true;
     if (node_bells_.answer() > 0) heard();
   }
-  unsigned events = try_progress();
-  for (unsigned i = 1; woken && events == 0 && i < kProbesPerWake; ++i) events += try_progress();
-  const Nanoseconds time = now();
+  Nanoseconds time = now();
+  unsigned events = 0;
+  for (unsigned i = 0; i < (woken ? kProbesPerWake : 1) && events == 0; ++i) {
+    const Nanoseconds before = time;
+    events = try_progress();
+    time = now();
+    if (served(time - before, time)) events = 1;
+  }
   if (events > 0) {
     last_active_ = time;
   } else if (hot(time) && time >= contended_until_ && ++idle_polls_ % kPollsPerYield == 0) {

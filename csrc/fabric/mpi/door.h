@@ -140,6 +140,7 @@ class MpiDoor final : public Door,
   unsigned pump();
   unsigned listen();
   void heard();
+  bool served(Nanoseconds took, Nanoseconds time);
   Neighbour& neighbour(int rank);
   void answered(int rank);
   void ring(Neighbour& neighbour, Nanoseconds time);
@@ -217,6 +218,7 @@ class MpiDoor final : public Door,
   // Of the progress thread.
   Nanoseconds last_active_ = 0;
   Nanoseconds contended_until_ = 0;
+  Nanoseconds serving_until_ = 0;
   unsigned idle_polls_ = 0;
 
   std::mutex news_mutex_;

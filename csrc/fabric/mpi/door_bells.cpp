@@ -8,6 +8,12 @@ namespace pshpc::fabric::mpi {
 namespace {
 
 constexpr int kBell = 1;
+// Messages that a rank does not take use up what MPI has for those to others.
+constexpr Nanoseconds kLongestPause = 100 * kMillisecond;
+// A poll that takes so long has moved bytes for others; a longer one was interrupted.
+constexpr Nanoseconds kServingFrom = 2 * kMicrosecond, kServingTo = 200 * kMicrosecond;
+// So long more is waited for without a break, and with breaks.
+constexpr Nanoseconds kServingPause = 20 * kMicrosecond, kServingLasts = 200 * kMicrosecond;
 // A transfer that takes so long for a byte is one that nobody helps along.
 constexpr std::size_t kNanosecondsPerByte = 4;
 
@@ -37,8 +43,8 @@ void MpiDoor::answered(int rank) { neighbour(rank).answered(); }
 
 void MpiDoor::ring(Neighbour& neighbour, Nanoseconds time) {
   if (neighbour.rank() == port_.rank || !neighbour.may_ring(time)) return;
-  neighbour.rang(time);
-  if (node_bells_.ring(neighbour.rank())) return;
+  if (node_bells_.ring(neighbour.rank())) return neighbour.rang(time, options_.hot);
+  neighbour.rang(time, kLongestPause);
   flights_.start(
       "ringing",
       [&](Flights::Flight& flight) {
@@ -59,7 +65,18 @@ void MpiDoor::keep_peers_awake() {
   for (Neighbour* neighbour : moving_) wake_for_transfer(*neighbour, time);
 }
 
-void MpiDoor::heard() { heard_until_ = now() + options_.hot; }
+// Whether the thread moves bytes for others: MPI does not tell, but it takes time. Who does so
+// neither sleeps nor yields until nothing more has come for a while.
+bool MpiDoor::served(Nanoseconds took, Nanoseconds time) {
+  if (!hot(time)) return false;
+  if (took >= kServingFrom && took <= kServingTo) {
+    serving_until_ = time + kServingPause;
+    heard_until_ = std::max(heard_until_.load(), time + kServingLasts);
+  }
+  return time < serving_until_;
+}
+
+void MpiDoor::heard() { heard_until_ = std::max(heard_until_.load(), now() + options_.hot); }
 
 unsigned MpiDoor::listen() {
   const Api& api = *port_.api;

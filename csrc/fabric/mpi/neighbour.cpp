@@ -5,7 +5,6 @@
 namespace pshpc::fabric::mpi {
 namespace {
 
-constexpr Nanoseconds kLongestPause = 100 * kMillisecond;
 // A thread that was rung for sleeps again after that.
 constexpr Nanoseconds kAwake = 2 * kMillisecond;
 // How long a transfer to a rank that is in MPI takes at most, beside its bytes at 2 GB/s.
@@ -38,10 +37,9 @@ bool Neighbour::end() {
   return true;
 }
 
-// Messages that a rank does not take use up what MPI has for those to others.
-void Neighbour::rang(Nanoseconds time) {
+void Neighbour::rang(Nanoseconds time, Nanoseconds longest) {
   rung_ = time;
-  pause_ = std::clamp(pause_ * 5 / 4, kBellLasts, kLongestPause);
+  pause_ = std::min(std::max(pause_ * 5 / 4, kBellLasts), longest);
 }
 
 }  // namespace pshpc::fabric::mpi

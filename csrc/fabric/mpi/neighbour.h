@@ -21,9 +21,10 @@ class Neighbour {
   // For the sake of transfers. False while they may well end without a bell.
   bool needs_bell(Nanoseconds time) const { return time >= patient_until_; }
 
-  // Not again so soon: who does not answer is rung for less and less often.
+  // Not again so soon: who does not answer is rung for less and less often, after `longest` at
+  // last.
   bool may_ring(Nanoseconds time) const { return time - rung_ >= pause_; }
-  void rang(Nanoseconds time);
+  void rang(Nanoseconds time, Nanoseconds longest);
   // It is awake.
   void answered() { pause_ = kBellLasts; }
 
