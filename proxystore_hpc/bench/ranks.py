@@ -37,7 +37,8 @@ _DOZE, _LONGEST_DOZE = 1e-3, 5e-3
 _ROOM = 256 << 20
 # An evicted object rests before its memory is used again.
 _OBJECTS = 8
-CASES = ("mpi", "MPI_Get", "MPI_Get-created", "MPI-ping-pong")
+_GETS = {"MPI_Get": "allocated", "MPI_Get-dynamic": "dynamic", "MPI_Get-created": "created"}
+CASES = ("mpi", *_GETS, "MPI-ping-pong")
 """What `Leader.open` can be asked for."""
 
 
@@ -74,25 +75,36 @@ class Side:
         self.store = self._holder = None
         self._meet()
 
-    def open_window(self, nbytes: int, allocated: bool) -> None:
+    def open_window(self, nbytes: int, flavour: str) -> int:
         """Makes a window; the target's memory has the pattern.
 
         Args:
             nbytes: Of each rank.
-            allocated: Whether the memory is MPI's (`MPI_Win_allocate`), or ours.
+            flavour: Whether the memory is MPI's (`"allocated"`), or ours and known to all ranks
+                when the window is made (`"created"`), or attached to it (`"dynamic"`).
+
+        Returns:
+            Where others find the memory of this rank.
         """
         import numpy as np
         from mpi4py import MPI
 
-        if allocated:
+        if flavour == "allocated":
             self.window = MPI.Win.Allocate(nbytes, 1, comm=self.comm)
             self._memory = np.frombuffer(self.window.tomemory(), "u1")
         else:
             self._memory = np.empty(nbytes, "u1")
+        if flavour == "created":
             self.window = MPI.Win.Create(self._memory, 1, comm=self.comm)
         self._memory[:] = pattern(nbytes) if self.comm.rank == TARGET else 0
+        at = 0
+        if flavour == "dynamic":
+            self.window = MPI.Win.Create_dynamic(comm=self.comm)
+            self.window.Attach(self._memory)
+            at = MPI.Get_address(self._memory)
         self.window.Lock_all(MPI.MODE_NOCHECK)
         self._meet()
+        return at
 
     def close_window(self) -> None:
         """Frees it."""
@@ -136,9 +148,10 @@ class Side:
         return getattr(self._holder, method)(*arguments)
 
     def wait_in_mpi(self) -> None:
-        """Serves what needs this rank in a call of MPI, until a byte comes."""
+        """Sends a byte, then serves what needs this rank in a call of MPI until one comes."""
         import numpy as np
 
+        self.comm.Send(np.zeros(1, "u1"), 0, _PING)
         self.comm.Recv(np.zeros(1, "u1"), 0, _PING)
 
     def pong(self, nbytes: int) -> None:
@@ -235,9 +248,8 @@ class Leader:
         """Starts one of `CASES`."""
         openings: dict[str, Callable[[Operation, int], tuple[Burst, Callable[[], object]]]] = {
             "mpi": self._open_mpi,
-            "MPI_Get": partial(self._open_get, True),
-            "MPI_Get-created": partial(self._open_get, False),
             "MPI-ping-pong": self._open_ping,
+            **{get: partial(self._open_get, flavour) for get, flavour in _GETS.items()},
         }
         self._bursts[case], self._ends[case] = openings[case](Operation(operation), nbytes)
 
@@ -313,8 +325,8 @@ class Leader:
             raise failures[0]
         return found
 
-    def _together(self, method: str, *arguments: Any) -> None:
-        self._asked(range(self._world.size), method, *arguments)
+    def _together(self, method: str, *arguments: Any) -> list[Any]:
+        return self._asked(range(self._world.size), method, *arguments)
 
     def _open_mpi(self, operation: Operation, nbytes: int) -> tuple[Burst, Callable[[], object]]:
         self._together("open_store", nbytes)
@@ -327,26 +339,28 @@ class Leader:
         return make(store, self._target, nbytes, check), lambda: self._together("close_store")
 
     def _open_get(
-        self, allocated: bool, _: Operation, nbytes: int
+        self, flavour: str, _: Operation, nbytes: int
     ) -> tuple[Burst, Callable[[], object]]:
         import numpy as np
         from mpi4py import MPI
 
-        self._together("open_window", nbytes, allocated)
+        at = self._together("open_window", nbytes, flavour)[TARGET]
         window, into = self._side.window, np.zeros(nbytes, "u1")
-        place = (0, nbytes, MPI.BYTE)
+        place = (at, nbytes, MPI.BYTE)
 
         def get() -> None:
             window.Get([into, nbytes, MPI.BYTE], TARGET, place)
             window.Flush(TARGET)
 
         repeated = Repeated(get, lambda _: expect(into, nbytes), before=lambda: into.fill(0))
-        if allocated:
+        if flavour == "allocated":
             return repeated, lambda: self._together("close_window")
 
         def burst() -> float:
             # A window that is not in shared memory needs its target in MPI.
             self._target.start("wait_in_mpi")
+            # It may doze until now.
+            self._comm.Recv(np.zeros(1, "u1"), TARGET, _PING)
             try:
                 return repeated()
             finally:
@@ -371,6 +385,7 @@ class Leader:
             # It answers only meanwhile: a rank that waits in MPI takes a core.
             target.start("pong", nbytes)
             try:
+                ask()  # it may have dozed until now
                 return repeated()
             finally:
                 comm.Send(stop, TARGET, _PING)

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from support.job import StartJob, mpi_library
 
+from proxystore_hpc.bench.contestant import UnavailableError
+from proxystore_hpc.bench.ours.variants import VARIANTS, Variant
+
 PROGRAM = Path(__file__).with_name("endings_program.py")
 
 EXCHANGE = """
@@ -134,6 +137,50 @@ def test_a_stopped_rank_holds_nobody_else_up(start_job: StartJob, btl: str) -> N
         pytest.skip("MPICH: ranks that reached for a stopped one wait for others as well")
     output = start_job(3, "-c", STOPPED, OMPI_MCA_btl=btl).succeed()
     assert output.count("went on") == 3
+
+
+COMPONENTS = """
+import sys
+import numpy as np
+from mpi4py import MPI
+from proxystore_hpc import Engine, Store
+from proxystore_hpc.bench.mpi_settings import chosen_components
+
+world = MPI.COMM_WORLD
+assert chosen_components("osc") == frozenset({sys.argv[1]})
+right = (world.rank + 1) % world.size
+with Store.from_mpi(world, "s", doors=("mpi",), timeout=20, capacity="64MiB") as store:
+    for cells in (1, 5_000, 1_000_000):
+        keys = world.allgather(store.put(np.full(cells, float(world.rank))))
+        assert (store.get(keys[right]) == right).all()
+    there = store.put(np.full(100_000, 7.0), to=right)
+    assert (store.get(there) == 7).all()
+    assert set(store.metrics.doors) == {"mpi"}
+    world.Barrier()
+with Engine.from_mpi(world, "mpi") as engine:
+    engine.register("sum", np.sum)
+    world.Barrier()
+    neighbour = engine.lookup(right)
+    for cells in (1, 100, 100_000):
+        for _ in range(20):
+            assert neighbour.call("sum", np.ones(cells), timeout=20) == cells
+    world.Barrier()
+print("went well", flush=True)
+"""
+
+
+# The others need hardware.
+EVERYWHERE = [variant for variant in VARIANTS if variant.name in ("rdma-sm", "rdma-tcp", "ucx")]
+
+
+@pytest.mark.parametrize("variant", EVERYWHERE, ids=lambda variant: variant.name)
+def test_other_components_of_open_mpi(start_job: StartJob, variant: Variant) -> None:
+    try:
+        variables = variant.variables(variant.components())
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    output = start_job(2, "-c", COMPONENTS, variant.osc, **variables).succeed()
+    assert output.count("went well") == 2
 
 
 ATTACHMENTS = """

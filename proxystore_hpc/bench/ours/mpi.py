@@ -16,6 +16,7 @@ __all__ = ["Backend", "Mpi", "MpiCrowd", "MpiOpening", "VariantBackend", "mpi"]
 _ABOUT = {
     "mpi": "windows of MPI between two ranks",
     "MPI_Get": "MPI_Get and flush on a window of MPI_Win_allocate, between the same ranks",
+    "MPI_Get-dynamic": "MPI_Get and flush on a dynamic window, its target waiting in MPI",
     "MPI_Get-created": "MPI_Get and flush on a window of MPI_Win_create, its target waiting in MPI",
     "MPI-ping-pong": "one byte there by MPI_Send, the array back, between the same ranks",
 }
@@ -30,7 +31,8 @@ def mpi(leader: Any = None) -> list[Mpi | MpiCrowd | MpiOpening]:
     """
     backend = Backend(leader)
     found: list[Mpi | MpiCrowd | MpiOpening] = [
-        Mpi("mpi", backend, limit="MPI_Get"),
+        Mpi("mpi", backend, limit="MPI_Get-dynamic"),
+        Mpi("MPI_Get-dynamic", backend),
         Mpi("MPI_Get", backend),
         Mpi("MPI-ping-pong", backend),
     ]
