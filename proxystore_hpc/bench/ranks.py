@@ -48,9 +48,9 @@ class Side:
     def __init__(self, comm: MPI.Intracomm) -> None:
         self.comm = comm
         self.store: Any = None
-        self.window: Any = None
+        self.windows: dict[str, Any] = {}
         self._holder: Holder | None = None
-        self._memory: Any = None
+        self._memory: dict[str, Any] = {}
         self._members: dict[str, RankMember] = {}
 
     # Collective.
@@ -89,29 +89,33 @@ class Side:
         import numpy as np
         from mpi4py import MPI
 
-        if flavour == "allocated":
-            self.window = MPI.Win.Allocate(nbytes, 1, comm=self.comm)
-            self._memory = np.frombuffer(self.window.tomemory(), "u1")
-        else:
-            self._memory = np.empty(nbytes, "u1")
-        if flavour == "created":
-            self.window = MPI.Win.Create(self._memory, 1, comm=self.comm)
-        self._memory[:] = pattern(nbytes) if self.comm.rank == TARGET else 0
         at = 0
-        if flavour == "dynamic":
-            self.window = MPI.Win.Create_dynamic(comm=self.comm)
-            self.window.Attach(self._memory)
-            at = MPI.Get_address(self._memory)
-        self.window.Lock_all(MPI.MODE_NOCHECK)
+        if flavour == "allocated":
+            window: Any = MPI.Win.Allocate(nbytes, 1, comm=self.comm)
+            memory = np.frombuffer(window.tomemory(), "u1")
+        else:
+            memory = np.empty(nbytes, "u1")
+        memory[:] = pattern(nbytes) if self.comm.rank == TARGET else 0
+        if flavour == "created":
+            window = MPI.Win.Create(memory, 1, comm=self.comm)
+        elif flavour == "dynamic":
+            window = MPI.Win.Create_dynamic(comm=self.comm)
+            window.Attach(memory)
+            at = MPI.Get_address(memory)
+        window.Lock_all(MPI.MODE_NOCHECK)
+        self.windows[flavour], self._memory[flavour] = window, memory
         self._meet()
         return at
 
-    def close_window(self) -> None:
+    def close_window(self, flavour: str) -> None:
         """Frees it."""
         self._meet()
-        self.window.Unlock_all()
-        self.window.Free()
-        self.window = self._memory = None
+        window = self.windows.pop(flavour)
+        window.Unlock_all()
+        if flavour == "dynamic":
+            window.Detach(self._memory[flavour])
+        window.Free()
+        del self._memory[flavour]
 
     def _meet(self) -> None:
         everybody = self.comm.Ibarrier()
@@ -345,7 +349,7 @@ class Leader:
         from mpi4py import MPI
 
         at = self._together("open_window", nbytes, flavour)[TARGET]
-        window, into = self._side.window, np.zeros(nbytes, "u1")
+        window, into = self._side.windows[flavour], np.zeros(nbytes, "u1")
         place = (at, nbytes, MPI.BYTE)
 
         def get() -> None:
@@ -354,7 +358,7 @@ class Leader:
 
         repeated = Repeated(get, lambda _: expect(into, nbytes), before=lambda: into.fill(0))
         if flavour == "allocated":
-            return repeated, lambda: self._together("close_window")
+            return repeated, partial(self._together, "close_window", flavour)
 
         def burst() -> float:
             # A window that is not in shared memory needs its target in MPI.
@@ -367,7 +371,7 @@ class Leader:
                 self._comm.Send(np.zeros(1, "u1"), TARGET, _PING)
                 self._target.result()
 
-        return burst, lambda: self._together("close_window")
+        return burst, partial(self._together, "close_window", flavour)
 
     def _open_ping(self, _: Operation, nbytes: int) -> tuple[Burst, Callable[[], object]]:
         import numpy as np
