@@ -17,8 +17,6 @@ namespace {
 constexpr Nanoseconds kIdleSpin = 200 * kMicrosecond;
 // Polls of a cheap target before the clock is looked at: some microseconds.
 constexpr unsigned kBriefPolls = 100;
-// A cheap target whose polls take longer has moved bytes meanwhile, though it does not say so.
-constexpr Nanoseconds kBusyPolls = 4 * kMicrosecond;
 // So long the progress thread stays away after a driver has left, since most come back.
 constexpr Nanoseconds kLinger = 200 * kMicrosecond;
 // A yield that took so long gave the processor to somebody else: then sleeping is better than
@@ -128,7 +126,7 @@ void Drive::spin(const Operation& operation, Nanoseconds until, Nanoseconds pati
   while (!operation.done()) {
     const unsigned events = poll(operation);
     const Nanoseconds polled = now();
-    if (events > 0 || (polls_ > 1 && polled - time > kBusyPolls)) {
+    if (events > 0 || (polls_ > 1 && gauge_.busy(polled - time))) {
       time = polled;
       give_up = std::max(time + kIdleSpin, patient_until);
     } else {

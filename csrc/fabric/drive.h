@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "fabric/operation.h"
+#include "fabric/poll_gauge.h"
 
 namespace pshpc::fabric {
 
@@ -75,6 +76,8 @@ class Drive {
 
   Drivable& target_;
   const unsigned polls_;
+  // Of a cheap target, that does not say whether it has moved bytes: of whoever spins.
+  PollGauge gauge_{4 * kMicrosecond};
   std::atomic<int> drivers_{0};
   // How many drivers left with what they wanted: likely to come back.
   std::atomic<std::uint32_t> left_{0};

@@ -25,6 +25,7 @@
 #include "fabric/mpi/mailbox.h"
 #include "fabric/mpi/neighbour.h"
 #include "fabric/mpi/node_bells.h"
+#include "fabric/poll_gauge.h"
 #include "fabric/turn.h"
 
 namespace pshpc::fabric::mpi {
@@ -219,6 +220,7 @@ class MpiDoor final : public Door,
   Nanoseconds last_active_ = 0;
   Nanoseconds contended_until_ = 0;
   Nanoseconds serving_until_ = 0;
+  PollGauge gauge_{2 * kMicrosecond};
   unsigned idle_polls_ = 0;
 
   std::mutex news_mutex_;

@@ -10,8 +10,8 @@ namespace {
 constexpr int kBell = 1;
 // Messages that a rank does not take use up what MPI has for those to others.
 constexpr Nanoseconds kLongestPause = 100 * kMillisecond;
-// A poll that takes so long has moved bytes for others; a longer one was interrupted.
-constexpr Nanoseconds kServingFrom = 2 * kMicrosecond, kServingTo = 200 * kMicrosecond;
+// A poll that takes longer was interrupted.
+constexpr Nanoseconds kLongestPoll = 200 * kMicrosecond;
 // So long more is waited for without a break, and with breaks.
 constexpr Nanoseconds kServingPause = 20 * kMicrosecond, kServingLasts = 200 * kMicrosecond;
 // A transfer that takes so long for a byte is one that nobody helps along.
@@ -68,8 +68,9 @@ void MpiDoor::keep_peers_awake() {
 // Whether the thread moves bytes for others: MPI does not tell, but it takes time. Who does so
 // neither sleeps nor yields until nothing more has come for a while.
 bool MpiDoor::served(Nanoseconds took, Nanoseconds time) {
+  const bool busy = gauge_.busy(took);
   if (!hot(time)) return false;
-  if (took >= kServingFrom && took <= kServingTo) {
+  if (busy && took <= kLongestPoll) {
     serving_until_ = time + kServingPause;
     heard_until_ = std::max(heard_until_.load(), time + kServingLasts);
   }
