@@ -25,8 +25,10 @@ def rough(seconds: float) -> str:
 
 
 def size(nbytes: int) -> str:
-    """In the largest binary unit that divides it."""
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if nbytes >= 1 << shift and nbytes % (1 << shift) == 0:
-            return f"{nbytes >> shift} {unit}"
-    return f"{nbytes} B"
+    """In the unit, binary or decimal, that divides it and leaves the smallest number."""
+    units = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "GB": 10**9, "MB": 10**6, "kB": 10**3}
+    able = {name: nbytes // unit for name, unit in units.items() if nbytes and not nbytes % unit}
+    if not able:
+        return f"{nbytes} B"
+    name = min(able, key=able.__getitem__)
+    return f"{able[name]} {name}"
