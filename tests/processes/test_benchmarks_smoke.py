@@ -92,9 +92,12 @@ def test_tcp_load(tmp_path: Path) -> None:
 def test_things_that_are_compared_take_turns() -> None:
     order: list[str] = []
     actions = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    figures = harness.interleaved(actions, seconds=0, fewest=4, warm_up=1)
-    assert "".join(order) == "ab" * 5
-    assert len(figures["a"].samples) == 4
+    figures = harness.interleaved(actions, seconds=0, fewest=20, warm_up=1)
+    rounds = ["".join(order[i : i + 2]) for i in range(0, len(order), 2)]
+    assert len(rounds) == 21
+    # In another order now and then, but each in every round.
+    assert set(rounds) == {"ab", "ba"}
+    assert len(figures["a"].samples) == len(figures["b"].samples) == 20
 
 
 def test_futures(tmp_path: Path) -> None:
