@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -104,16 +105,34 @@ def wrong_in_workers(door: str) -> None:
             open_together(door)
 
 
+def wait_for_end(pid: int) -> None:
+    """A pool that shuts down lets go of the workers that it spawned before they have ended."""
+    limit = time.monotonic() + 20
+    while is_alive(pid):
+        assert time.monotonic() < limit, f"worker {pid} did not end"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @scenario
 def spawned(door: str) -> None:
     with open_alone(door) as store:
         with MPIPoolExecutor(2, initializer=open_alone, initargs=(door,)) as pool:
             check_exchange(pool, store, door)
             argument = store.proxy(field())
-            seen, unseen = (pool.submit(doubled, argument).result()[0] for _ in range(2))
-            mine = pool.submit(doubled, argument, store.address).result()[0]
+            seen, _ = pool.submit(doubled, argument).result()
+            unseen, worker = pool.submit(doubled, argument).result()
+            mine, _ = pool.submit(doubled, argument, store.address).result()
             assert seen.sum() == 2 * field().sum()
-        # The workers have ended; what was mapped stays, and so does what they put here.
+        wait_for_end(worker)
+        # What was mapped stays, and so does what the workers put here.
         np.testing.assert_array_equal(seen, 2 * field())
         with pytest.raises(ProxyResolveError) as caught:
             unseen.sum()
