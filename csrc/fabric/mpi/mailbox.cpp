@@ -97,6 +97,7 @@ void Mailbox::post(int rank, unsigned slot, std::size_t size) {
 
 void Mailbox::claim(int rank, std::uint64_t word) {
   ++tickets_;
+  owner_.noticed(rank);
   flights_.atomic("taking a ticket", port_.messages, rank, kTailAt, api_.constants.sum, 1,
                   [this, rank, word](const Status& status, std::uint64_t number) {
                     if (!status.ok()) return fail(rank, status);
