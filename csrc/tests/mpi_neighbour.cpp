@@ -31,7 +31,7 @@ struct World {
       ring_if_needed();
       CHECK(time - begun < kSecond);
     }
-    CHECK(rank.end());
+    CHECK(rank.end(time));
   }
   void transfers(unsigned count, bool answers, Nanoseconds apart) {
     for (unsigned i = 0; i < count; ++i) {
@@ -90,6 +90,25 @@ TEST(a_rank_that_turns_to_computing_costs_one_wait) {
   CHECK(!world.rank.attentive());
 }
 
+TEST(a_rank_that_holds_up_the_call_is_not_taken_for_one_that_answers) {
+  World world;
+  unsigned held = 0;
+  const unsigned count = 10000;
+  for (unsigned i = 0; i < count; ++i) {
+    CHECK(world.rank.begin(8, world.time));
+    const unsigned before = world.bells;
+    world.ring_if_needed();
+    // The call comes back once the rank looks by itself, unless it was rung for.
+    const bool rung = world.bells > before || world.rung_lately();
+    world.time += rung ? 40 * kMicrosecond : 100 * kMillisecond;
+    if (!rung) ++held;
+    CHECK(world.rank.end(world.time));
+    world.time += 5 * kMillisecond;
+  }
+  CHECK(!world.rank.attentive());
+  CHECK(held == 1);
+}
+
 TEST(large_transfers_are_given_the_time_that_their_bytes_take) {
   World world;
   const std::size_t size = 64u << 20;
@@ -118,6 +137,6 @@ TEST(who_does_not_answer_is_rung_for_less_and_less_often) {
   }
   CHECK(bells > 20);
   CHECK(pause >= 100 * kMillisecond);
-  CHECK(rank.end());
+  CHECK(rank.end(time));
   CHECK(rank.may_ring(last + kMillisecond));  // it has answered
 }

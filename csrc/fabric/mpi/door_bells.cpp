@@ -34,7 +34,7 @@ void MpiDoor::moving(int rank, std::size_t size) {
 
 void MpiDoor::moved(int rank) {
   Neighbour& target = neighbour(rank);
-  if (!target.end()) return;
+  if (!target.end(now())) return;
   moving_.erase(std::find(moving_.begin(), moving_.end(), &target));
   if (moving_.empty()) moving_until_ = 0;
 }

@@ -17,7 +17,7 @@ class Neighbour {
   // A transfer is under way; true for the first.
   bool begin(std::size_t size, Nanoseconds time);
   // One less; true for the last.
-  bool end();
+  bool end(Nanoseconds time);
   // For the sake of transfers. False while they may well end without a bell.
   bool needs_bell(Nanoseconds time) const { return time >= patient_until_; }
 
