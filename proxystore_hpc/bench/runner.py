@@ -22,6 +22,8 @@ COPIES = 5
 """How many times its bytes a contestant may hold: what it sends, receives, keeps and verifies."""
 _HANGS = 2
 """Comparisons in which a contestant may hang before it is left out of the further ones."""
+_REFUSALS = 2
+"""Comparisons in which who never opened may find that it cannot, before it is no longer tried."""
 _SEED = 7
 
 
@@ -87,6 +89,9 @@ class Runner:
     memory: Callable[[], int] = available_memory
     _ready: list[Contestant] = field(default_factory=list)
     _hangs: Counter[str] = field(default_factory=Counter)
+    _refusals: Counter[str] = field(default_factory=Counter)
+    _opened: set[str] = field(default_factory=set)
+    _noted: set[tuple[str, str]] = field(default_factory=set)
     _forecast: Forecast = field(init=False)
     _order: random.Random = field(default_factory=lambda: random.Random(_SEED))
 
@@ -174,6 +179,8 @@ class Runner:
             return f"takes at most {contestant.most} bytes"
         if self._hangs[contestant.name] >= _HANGS:
             return f"left out since it hung in {_HANGS} comparisons"
+        if self._refusals[contestant.name] >= _REFUSALS:
+            return f"left out since it could not be opened for {_REFUSALS} comparisons"
         return None
 
     def _deadline(self, what: str) -> AbstractContextManager[None]:
@@ -216,9 +223,13 @@ class Runner:
             with self._deadline(f"{contestant.name} being opened"):
                 burst = stack.enter_context(contestant.open(match.operation, match.nbytes))
         except Exception as error:
+            # Who opened once may do less than it says; who never did will not later either.
+            if isinstance(error, UnavailableError) and contestant.name not in self._opened:
+                self._refusals[contestant.name] += 1
             self._failed(contestant, match, error)
             self._took(contestant, match, time.perf_counter() - began, 0.0)
         else:
+            self._opened.add(contestant.name)
             opening = time.perf_counter() - began
             turns.append(_Turn(contestant, burst, stack, Series(contestant.name), opening))
 
@@ -273,7 +284,11 @@ class Runner:
         self.record.absences.append(
             Absence(contestant.name, reason, match.operation.value, match.nbytes)
         )
-        self.note(f"{contestant.name} {match.operation.value}: {reason.splitlines()[-1]}")
+        # Once is enough for what holds at every size.
+        line = f"{contestant.name} {match.operation.value}", reason.splitlines()[-1]
+        if line not in self._noted:
+            self._noted.add(line)
+            self.note(": ".join(line))
 
 
 def _heats(able: Sequence[Contestant], match: Match, memory: int) -> list[list[Contestant]]:

@@ -253,6 +253,43 @@ def test_who_hangs_again_and_again_is_left_out():
     assert [each.reason[:8] for each in record.absences] == ["TooSlowE"] * 2 + ["left out"] * 2
 
 
+def test_who_can_never_be_opened_is_tried_twice_and_told_of_once():
+    tries = []
+
+    def refuse():
+        tries.append(1)
+        raise UnavailableError("no network")
+
+    lines = []
+    record = Record()
+    closed = StandIn("closed", lambda: 1.0, opening=refuse)
+    runner = Runner([closed, StandIn("there", lambda: 1.0)], PACE, record, lines.append)
+    runner.check()
+    for _ in range(4):
+        assert [each.contestant for each in runner.run(MATCH).series] == ["there"]
+    assert len(tries) == 2
+    assert [each.reason[:8] for each in record.absences] == ["no netwo"] * 2 + ["left out"] * 2
+    left_out = "closed get: left out since it could not be opened for 2 comparisons"
+    assert lines == ["closed get: no network", left_out]
+
+
+def test_who_opened_once_is_tried_again():
+    tries = []
+
+    def refuse_larger():
+        tries.append(1)
+        if len(tries) > 1:
+            raise UnavailableError("too large")
+
+    record = Record()
+    runner = Runner([StandIn("small", lambda: 1.0, opening=refuse_larger)], PACE, record)
+    runner.check()
+    for _ in range(4):
+        runner.run(MATCH)
+    assert len(tries) == 4
+    assert [each.reason for each in record.absences] == ["too large"] * 3
+
+
 def test_time_is_counted_and_what_is_to_come_expected():
     def slow():
         time.sleep(0.05)
