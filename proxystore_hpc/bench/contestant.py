@@ -7,7 +7,16 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Burst", "Contestant", "Kind", "Operation", "UnavailableError", "limit_of", "unit_of"]
+__all__ = [
+    "Burst",
+    "Contestant",
+    "Kind",
+    "Operation",
+    "UnavailableError",
+    "arrays_of",
+    "limit_of",
+    "unit_of",
+]
 
 Burst = Callable[[], float]
 """Does the operation a few times and returns the seconds that one took.
@@ -95,6 +104,11 @@ _UNITS = {Operation.MEMORY: "B", Operation.SLOWDOWN: "x"}
 def unit_of(operation: Operation) -> str:
     """What bursts of an operation return: `"s"`, for few `"B"` (bytes) or `"x"` (a ratio)."""
     return _UNITS.get(operation, "s")
+
+
+def arrays_of(operation: Operation) -> int:
+    """How many arrays of its size an operation moves at once."""
+    return 16 if operation is Operation.BATCH else 1
 
 
 class UnavailableError(Exception):

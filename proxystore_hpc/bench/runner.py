@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
-from proxystore_hpc.bench.contestant import Burst, Contestant, Kind, Operation, UnavailableError
+from proxystore_hpc.bench.contestant import (
+    Burst,
+    Contestant,
+    Kind,
+    Operation,
+    UnavailableError,
+    arrays_of,
+)
 from proxystore_hpc.bench.contestant import limit_of as limit_name
 from proxystore_hpc.bench.deadline import TooSlowError, deadline
 from proxystore_hpc.bench.forecast import Forecast
@@ -302,7 +309,8 @@ def _heats(able: Sequence[Contestant], match: Match, memory: int) -> list[list[C
         each for each in able if each.kind is Kind.OURS and "node" in getattr(each, "reach", ())
     ][:1]
     others = [each for each in able if each.kind is not Kind.LIMIT]
-    room = max(2, int(memory / 2 / (COPIES * match.nbytes + 1)))
+    held = COPIES * match.nbytes * arrays_of(match.operation)
+    room = max(2, int(memory / 2 / (held + 1)))
     heats: list[list[Contestant]] = []
     for contestant in others:
         name = limit_name(contestant, match.operation)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from proxystore_hpc.bench.bursts import Repeated
-from proxystore_hpc.bench.contestant import Burst
+from proxystore_hpc.bench.contestant import Burst, Operation, arrays_of
 from proxystore_hpc.bench.data import WrongBytesError, expect, pattern
 from proxystore_hpc.bench.ours.moving import Asked
 
 __all__ = ["batch", "evict", "exists", "resolve"]
 
-_BATCH = 16
+_BATCH = arrays_of(Operation.BATCH)
 _EVICTED = 64
 
 

@@ -195,6 +195,15 @@ def test_little_memory_splits_them_and_limits_go_with_whom_they_limit():
     assert len(set(rounds)) > PACE.fewest
 
 
+@pytest.mark.parametrize(("operation", "heats"), [(Operation.GET, 1), (Operation.BATCH, 3)])
+def test_who_holds_many_arrays_needs_the_memory_of_all(operation, heats):
+    several = [StandIn(name, lambda: 1.0, operations=frozenset({operation})) for name in "abcdef"]
+    match = Match("store", operation, 1 << 20)
+    _, comparison = run(*several, match=match, memory=lambda: 100 << 20)
+    first_rounds = {comparison.of(each.name).rounds[0] for each in several}
+    assert len(first_rounds) == heats
+
+
 def test_peers_meet_one_of_ours_in_each_heat():
     """Else those of other heats than ours would have nothing that they are compared with."""
     ours = StandIn("ours", lambda: 1.0, reach=("node",))
