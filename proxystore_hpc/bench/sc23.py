@@ -19,6 +19,7 @@ from typing import Any
 from proxystore_hpc.bench.companion import Companion, CompanionError
 from proxystore_hpc.bench.contestant import UnavailableError
 from proxystore_hpc.bench.data import WrongBytesError
+from proxystore_hpc.bench.peers.endpoints import endpoint, relay
 from proxystore_hpc.bench.peers.job import Job
 from proxystore_hpc.bench.peers.server import redis_server
 from proxystore_hpc.bench.peers.sides import HOST, Side, exchange, times_of
@@ -31,7 +32,13 @@ TOGETHER = 10**7
 ROOM = 256 << 20
 PORT = 38213
 REDIS_PORT = 38214
+ENDPOINT_PORT = 38215
+RELAY_PORT = 38216
 OURS = f"{__name__}:OurSide"
+_ALSO_NEEDED = {
+    "zmq": {"proxystore_ex": "proxystore-ex"},
+    "endpoint": {"aiortc": "'proxystore[endpoints]'"},
+}
 THEIRS = "proxystore_hpc.bench.peers.proxystore:ProxyStoreSide"
 
 Exchange = Callable[[], tuple[float, float]]
@@ -182,10 +189,10 @@ def _capacity(nbytes: int) -> int:
 
 @contextmanager
 def _theirs(connector: str, here: str, there: str, nodes: Nodes, nbytes: int) -> Iterator[Exchange]:
-    needed = ("proxystore", "proxystore_ex") if connector == "zmq" else ("proxystore",)
-    for module in needed:
+    needed = {"proxystore": "proxystore", **_ALSO_NEEDED.get(connector, {})}
+    for module, distribution in needed.items():
         if importlib.util.find_spec(module) is None:
-            raise UnavailableError(f"not installed: pip install {module.replace('_', '-')}")
+            raise UnavailableError(f"not installed: pip install {distribution}")
     places = ({"connector": connector, "place": place} for place in (here, there))
     with _pair(nodes, nbytes, THEIRS, *places) as act:
         yield act
@@ -209,6 +216,28 @@ def theirs_zmq(nodes: Nodes, nbytes: int) -> Iterator[Exchange]:
     here, there = (f"{node.address}:{PORT}" for node in (nodes.holder, nodes.asker))
     with _theirs("zmq", here, there, nodes, nbytes) as act:
         yield act
+
+
+@contextmanager
+def theirs_endpoint(nodes: Nodes, nbytes: int) -> Iterator[Exchange]:
+    """An endpoint on each node, connected by WebRTC; the relay is beside the put."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=nodes.folder))
+        launcher, host = nodes.holder.launcher, nodes.holder.address
+        meeting = stack.enter_context(relay(host, RELAY_PORT, launcher=launcher, folder=folder))
+        here, there = (
+            stack.enter_context(
+                endpoint(
+                    node.address,
+                    ENDPOINT_PORT,
+                    meeting,
+                    launcher=node.launcher,
+                    folder=tempfile.mkdtemp(dir=folder),
+                )
+            )
+            for node in (nodes.holder, nodes.asker)
+        )
+        yield stack.enter_context(_theirs("endpoint", here, there, nodes, nbytes))
 
 
 @contextmanager
@@ -239,6 +268,7 @@ CROSSINGS = {
         Crossing("mpi", "ours, MPI windows of a job", over_mpi),
         Crossing("redis", "ProxyStore's RedisConnector, server beside the put", theirs_redis),
         Crossing("zmq", "ProxyStore's ZeroMQConnector (proxystore-ex)", theirs_zmq),
+        Crossing("endpoint", "ProxyStore's EndpointConnector, over WebRTC", theirs_endpoint),
         Crossing("file", "ProxyStore's FileConnector, a folder of one disk", theirs_file),
     )
 }
@@ -279,8 +309,14 @@ def measure(
                     except (UnavailableError, CompanionError) as error:
                         missing[name] = str(error).strip().splitlines()[-1]
                 for number in range(rounds + 1):
-                    for name, act in ready.items():
-                        put_s, get_s = act()
+                    for name, act in list(ready.items()):
+                        try:
+                            put_s, get_s = act()
+                        except CompanionError as error:
+                            missing[name] = str(error).strip().splitlines()[-1]
+                            times.pop(name, None)
+                            del ready[name]
+                            continue
                         if number:
                             found = times.setdefault(name, Times())
                             found.puts.append(put_s)

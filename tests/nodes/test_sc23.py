@@ -58,6 +58,8 @@ def expected() -> set[str]:
             found.add("redis")
         if has("proxystore_ex", "zmq"):
             found.add("zmq")
+        if has("aiortc"):
+            found.add("endpoint")
     return found
 
 

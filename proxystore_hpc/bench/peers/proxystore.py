@@ -27,8 +27,9 @@ def connector_of(kind: str, place: str) -> Any:
     """A connector.
 
     Args:
-        kind: `"local"`, `"file"`, `"redis"` or `"zmq"`.
-        place: A folder, or `"host:port"` of the server; of this process's own for `"zmq"`.
+        kind: `"local"`, `"file"`, `"redis"`, `"endpoint"` or `"zmq"`.
+        place: A folder, of the settings of this node's endpoint for `"endpoint"`; or
+            `"host:port"` of the server, of this process's own for `"zmq"`.
     """
     host, _, port = place.rpartition(":")
     if kind == "local":
@@ -43,6 +44,11 @@ def connector_of(kind: str, place: str) -> Any:
         from proxystore.connectors.redis import RedisConnector
 
         return RedisConnector(host, int(port))
+    if kind == "endpoint":
+        from proxystore.connectors.endpoint import EndpointConnector
+        from proxystore.endpoint.config import get_configs
+
+        return EndpointConnector([each.uuid for each in get_configs(place)], place)
     from proxystore_ex.connectors.dim.zmq import ZeroMQConnector
 
     return ZeroMQConnector(port=int(port), address=host)
