@@ -9,12 +9,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from typing import Any
-from zlib import crc32
 
 from proxystore_hpc.exceptions import InvalidArgumentError, SerializationError
 from proxystore_hpc.serialize import header
 from proxystore_hpc.serialize.layout import ORIGIN, Layout, Segment, align, lay_out
 from proxystore_hpc.serialize.planning import plan
+from proxystore_hpc.utils.checksum import crc32
 
 _NBYTES = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")

@@ -7,7 +7,6 @@ import select
 import socket
 import ssl
 import time
-import zlib
 from collections.abc import Callable
 
 from proxystore_hpc.exceptions import (
@@ -19,6 +18,7 @@ from proxystore_hpc.exceptions import (
 from proxystore_hpc.tcp import listener, tls, wire
 from proxystore_hpc.tcp.endpoints import TcpEndpoint, is_loopback
 from proxystore_hpc.tcp.stream import Stream
+from proxystore_hpc.utils.checksum import crc32
 
 _BUFFER = 128 << 10
 
@@ -239,7 +239,7 @@ class Connection:
                 raise ProtocolError(f"{self.endpoint} sent other bytes than were asked for")
             if head.flags & wire.CHECKED:
                 self._take(piece, _ignore, deadline)
-                if zlib.crc32(piece) != checksum:
+                if crc32(piece) != checksum:
                     raise ConnectionResetError("bytes were garbled on the way")
                 moved(length)
             else:

@@ -8,7 +8,6 @@ import socket
 import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,6 +26,7 @@ from proxystore_hpc.tcp.limits import ClientPace, Limits, Staging, TokenBucket
 from proxystore_hpc.tcp.sources import Objects
 from proxystore_hpc.tcp.stream import Stream
 from proxystore_hpc.tcp.uploads import Upload, Uploads
+from proxystore_hpc.utils.checksum import crc32
 
 logger = logging.getLogger(__name__)
 
@@ -331,7 +331,7 @@ class Session:
                 piece = view[sent : sent + most]
                 sent += len(piece)
                 rest = wire.MORE if more or sent < len(view) else 0
-                checksum = zlib.crc32(piece) if self._checksums else 0
+                checksum = crc32(piece) if self._checksums else 0
                 head = wire.encode_piece(number, flags | rest, total, offset, len(piece), checksum)
                 with self._sending:
                     self._stream.send(head, piece, pace)
